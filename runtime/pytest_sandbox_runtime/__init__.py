@@ -1,0 +1,1 @@
+"""The engine: a container runtime for tests, usable without pytest."""

@@ -1,0 +1,107 @@
+"""The tree of errors. Each names what was wanted and what happened; the hint, apart, says what to do."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_sandbox_runtime.specs import Outcome
+
+
+class SandboxError(Exception):
+    """Anything that this project says no to. ``hint`` says what to do about it, or is empty."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[Callable[..., SandboxError], tuple[type[SandboxError], dict[str, object]]]:
+        # xdist ships errors between processes, and no two of these have the same signature.
+        return _rebuild, (type(self), self.__dict__.copy())
+
+
+def _rebuild(kind: type[SandboxError], state: dict[str, object]) -> SandboxError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, state.get("message"))
+    error.__dict__.update(state)
+    return error
+
+
+class SpecError(SandboxError, ValueError):
+    """A declaration that cannot be right, said where it is made."""
+
+
+class ImageError(SandboxError):
+    """An image that is none: missing, truncated, or with members that lead out of it."""
+
+
+class UnsupportedError(SandboxError):
+    """Something that was asked for and that this host cannot do."""
+
+
+class EngineError(SandboxError):
+    """The supervisor could not be started, or is gone."""
+
+
+class StartError(SandboxError):
+    """A sandbox that could not be made."""
+
+
+class SandboxClosedError(SandboxError):
+    """A sandbox, or its engine, that was used after its end."""
+
+
+class FileAccessError(SandboxError, OSError):
+    """A file in a sandbox that could not be read or written; ``errno`` and ``filename`` as in OSError."""
+
+    def __init__(self, message: str, *, errno: int = 0, filename: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.errno = errno
+        self.filename = filename
+
+    __str__ = SandboxError.__str__
+    __reduce__ = SandboxError.__reduce__
+
+
+class CommandNotFoundError(SandboxError, FileNotFoundError):
+    """There is no such program in the sandbox."""
+
+    __str__ = SandboxError.__str__
+    __reduce__ = SandboxError.__reduce__
+
+
+class CommandError(SandboxError):
+    """A command that could not be started for a reason other than a missing program."""
+
+
+class CommandFailedError(SandboxError, subprocess.CalledProcessError):
+    """``check=True``, and the command ended with something other than 0."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        SandboxError.__init__(self, f"{outcome}\n{outcome.tail()}".rstrip())
+        self.outcome = outcome
+        self.returncode, self.cmd = outcome.returncode, outcome.args
+        self.output, self.stderr = outcome.stdout, outcome.stderr
+
+    __str__ = SandboxError.__str__
+    __reduce__ = SandboxError.__reduce__
+
+
+class CommandTimeoutError(SandboxError, subprocess.TimeoutExpired):
+    """A command that had not ended in time and was killed with its process group; ``outcome`` has what it printed."""
+
+    def __init__(self, outcome: Outcome, timeout: float) -> None:
+        SandboxError.__init__(self, f"{outcome.command()} did not end within {timeout:g} s\n{outcome.tail()}".rstrip())
+        self.outcome = outcome
+        self.cmd, self.timeout = outcome.args, timeout
+        self.output, self.stderr = outcome.stdout, outcome.stderr
+
+    __str__ = SandboxError.__str__
+    __reduce__ = SandboxError.__reduce__

@@ -1,0 +1,53 @@
+"""PYTEST_DONT_REWRITE. mount(2), umount2(2), pivot_root(2) and the calls around them."""
+
+from __future__ import annotations
+
+import os
+from ctypes import c_char_p, c_int, c_ulong
+from enum import IntFlag
+
+from pytest_sandbox_runtime.kernel.libc import bind, check
+
+_mount = bind("mount", c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
+_umount2 = bind("umount2", c_char_p, c_int)
+_pivot_root = bind("pivot_root", c_char_p, c_char_p)
+
+
+class MountFlag(IntFlag):
+    """The ``MS_*`` flags of mount(2)."""
+
+    NONE = 0
+    RDONLY = 1
+    NOSUID = 2
+    NODEV = 4
+    NOEXEC = 8
+    REMOUNT = 32
+    BIND = 4096
+    MOVE = 8192
+    REC = 16384
+    PRIVATE = 1 << 18
+    SLAVE = 1 << 19
+    RELATIME = 1 << 21
+
+
+class UmountFlag(IntFlag):
+    """The flags of umount2(2)."""
+
+    NONE = 0
+    DETACH = 2
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:
+    """Attach a file system. A recursive bind leaves the flags of what lies below as they were."""
+    said = _mount(os.fsencode(source), os.fsencode(target), fstype.encode(), flags, os.fsencode(options))
+    check(said, "mount", target)
+
+
+def umount(target: str, flags: int = UmountFlag.NONE) -> None:
+    """Detach a file system; with ``DETACH`` at once, though it is busy."""
+    check(_umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Make ``new_root`` the root of this mount namespace; both may be "." to stack the old below the new."""
+    check(_pivot_root(os.fsencode(new_root), os.fsencode(put_old)), "pivot_root", new_root)

@@ -1,0 +1,61 @@
+"""PYTEST_DONT_REWRITE. prctl(2), signalfd(2), close_range(2) and pidfd_getfd's kin: what concerns one process."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+from ctypes import c_int, c_uint, c_ulong, c_void_p
+from enum import IntEnum
+
+from pytest_sandbox_runtime.kernel.libc import bind, bind_syscall, check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SIGNALFD_SIGINFO_SIZE = 128
+_SIGSET_SIZE = 128
+_CLOEXEC = 0o2000000
+_NONBLOCK = 0o4000
+
+_prctl = bind("prctl", c_int, c_ulong, c_ulong, c_ulong, c_ulong)
+_signalfd = bind("signalfd", c_int, c_void_p, c_int)
+# The same number on every architecture, as all from 424 on.
+_close_range = bind_syscall(436, c_uint, c_uint, c_uint)
+
+
+class Prctl(IntEnum):
+    """The operations of prctl(2) that are used here."""
+
+    SET_PDEATHSIG = 1
+    SET_DUMPABLE = 4
+    SET_NAME = 15
+    SET_SECCOMP = 22
+    CAPBSET_READ = 23
+    CAPBSET_DROP = 24
+    SET_NO_NEW_PRIVS = 38
+    CAP_AMBIENT = 47
+
+
+def prctl(operation: Prctl, first: int = 0, second: int = 0) -> int:
+    """Ask for one operation on this process."""
+    return check(_prctl(operation, first, second, 0, 0), "prctl", operation.name)
+
+
+def signalfd(signals: Iterable[int]) -> int:
+    """Return a non-blocking descriptor that is readable while one of ``signals`` is pending; block them first."""
+    mask = 0
+    for number in signals:
+        mask |= 1 << (number - 1)
+    buffer = ctypes.create_string_buffer(mask.to_bytes(8, "little"), _SIGSET_SIZE)
+    return check(_signalfd(-1, buffer, _CLOEXEC | _NONBLOCK), "signalfd")
+
+
+def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
+    """Close every descriptor from ``first`` to ``last``, both included."""
+    check(_close_range(first, last, 0), "close_range", f"{first}-{last}")
+
+
+def block(signals: Iterable[int]) -> None:
+    """Block ``signals`` in this thread, so that a signalfd can have them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
