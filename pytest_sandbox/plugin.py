@@ -1,0 +1,92 @@
+"""The plugin's hooks: each calls a module, and nothing is imported, probed or started before it is needed.
+
+PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_sandbox import fixtures, inside, marks, reports, settings, workers
+from pytest_sandbox.fixtures import sandbox, sandbox_engine, sandbox_factory
+from pytest_sandbox.inside import BODY, _inside
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from _pytest.terminal import TerminalReporter
+
+__all__ = ["_inside", "sandbox", "sandbox_engine", "sandbox_factory"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    settings.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from pytest_sandbox import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", marks.MARKER)
+    config.stash[settings.SETTINGS] = settings.read_settings(config)
+    workers.configure(config)
+
+
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    if not config.getoption("sandbox_doctor"):
+        return None
+    from pytest_sandbox.cli.doctor import doctor
+
+    return doctor(print)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return reports.header(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wrong = marks.check(items)
+    if wrong and not hasattr(config, "workerinput"):
+        raise pytest.UsageError("\n".join(wrong))
+    if not wrong:
+        inside.prepare(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    body = item.stash.get(BODY, None)
+    return (yield) if body is None else (yield from body.call())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    body = item.stash.get(BODY, None) if call.when == "call" else None
+    if call.excinfo is not None and not call.excinfo.errisinstance((pytest.skip.Exception,)) and not (body and body.is_child):
+        reports.add_sections(item, call)
+    report = yield
+    if body is None:
+        return report
+    if body.is_child:
+        body.take_home(report, call)
+    return body.real_report(report, call)
+
+
+def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:
+    if node.config.stash[settings.SETTINGS].shell and isinstance(node, pytest.Item):
+        reports.open_shell(node)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    reports.summarize(terminalreporter, config)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    reports.close_engine(config)

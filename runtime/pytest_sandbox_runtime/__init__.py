@@ -1,1 +1,67 @@
-"""The engine: a container runtime for tests, usable without pytest."""
+"""PYTEST_DONT_REWRITE. The engine: a container runtime for tests, usable without pytest.
+
+    with Engine.open() as engine, engine.create(SandboxSpec(memory="256M")) as sandbox:
+        sandbox.run(["ls", "/"])
+
+Names are loaded when first asked for, as the supervisor imports this package too and needs none of them.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_sandbox_runtime.changes import Change, Changes
+    from pytest_sandbox_runtime.engine import Engine, EngineSettings
+    from pytest_sandbox_runtime.errors import (
+        CommandError,
+        CommandFailedError,
+        CommandNotFoundError,
+        CommandTimeoutError,
+        EngineError,
+        FileAccessError,
+        ImageError,
+        SandboxClosedError,
+        SandboxError,
+        SpecError,
+        StartError,
+        UnsupportedError,
+    )
+    from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
+    from pytest_sandbox_runtime.sandbox import Sandbox
+    from pytest_sandbox_runtime.specs import Image, Mount, Outcome, SandboxSpec
+    from pytest_sandbox_runtime.terminal import Terminal
+
+_HOMES = {
+    "changes": ("Change", "Changes"),
+    "engine": ("Engine", "EngineSettings"),
+    "errors": (
+        "CommandError",
+        "CommandFailedError",
+        "CommandNotFoundError",
+        "CommandTimeoutError",
+        "EngineError",
+        "FileAccessError",
+        "ImageError",
+        "SandboxClosedError",
+        "SandboxError",
+        "SpecError",
+        "StartError",
+        "UnsupportedError",
+    ),
+    "process": ("DEVNULL", "PIPE", "STDOUT", "Process"),
+    "sandbox": ("Sandbox",),
+    "specs": ("Image", "Mount", "Outcome", "SandboxSpec"),
+    "terminal": ("Terminal",),
+}
+__all__ = [  # noqa: PLE0604  strings all, sorted as the tables above are
+    *sorted(name for names in _HOMES.values() for name in names),
+]
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
+
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

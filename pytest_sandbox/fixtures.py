@@ -1,0 +1,108 @@
+"""The fixtures, and the one engine that they share. PYTEST_DONT_REWRITE."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_sandbox import marks
+from pytest_sandbox.settings import SETTINGS, needed_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_sandbox_runtime.engine import Engine
+    from pytest_sandbox_runtime.errors import SandboxError
+    from pytest_sandbox_runtime.sandbox import Sandbox
+    from pytest_sandbox_runtime.specs import SandboxSpec
+
+ENGINE = pytest.StashKey["Engine"]()
+BROKER = pytest.StashKey[str]()
+# The sandboxes that a test has started, or a wider fixture on its behalf.
+STARTED = pytest.StashKey["list[Sandbox]"]()
+STARTS = pytest.StashKey["list[tuple[float, str, str]]"]()
+
+
+def engine_of(config: pytest.Config) -> Engine:
+    """Return the run's engine, opened when it is first asked for; in a worker of xdist the controller's."""
+    if ENGINE not in config.stash:
+        from pytest_sandbox import workers
+        from pytest_sandbox_runtime.engine import Engine, EngineSettings
+
+        settings = config.stash[SETTINGS]
+        how = EngineSettings(
+            store=settings.store,
+            best_effort_limits=settings.best_effort_limits,
+            show=settings.show,
+            needed=needed_paths(config),
+        )
+        broker = config.stash.get(BROKER, None)
+        config.stash[ENGINE] = Engine.open(how) if broker is None else Engine.join(workers.ask(broker), how)
+    return config.stash[ENGINE]
+
+
+def start(item: pytest.Item, spec: SandboxSpec) -> Sandbox:
+    """Start a sandbox on behalf of ``item``; a host that cannot make it fails or skips the test, as the user chose."""
+    from pytest_sandbox_runtime.errors import SandboxError
+
+    __tracebackhide__ = True
+    began = time.perf_counter()
+    try:
+        sandbox = engine_of(item.config).create(spec)
+    except SandboxError as error:
+        give_up(item.config, error)
+    item.config.stash.setdefault(STARTS, []).append((time.perf_counter() - began, item.nodeid, str(spec.image)))
+    item.stash.setdefault(STARTED, []).append(sandbox)
+    return sandbox
+
+
+def give_up(config: pytest.Config, error: SandboxError) -> None:
+    """End the test with the error's own words, without a way through our internals."""
+    from pytest_sandbox_runtime.errors import EngineError, UnsupportedError
+
+    __tracebackhide__ = True
+    if config.stash[SETTINGS].missing == "skip" and isinstance(error, (EngineError, UnsupportedError)):
+        pytest.skip(str(error))
+    pytest.fail(str(error), pytrace=False)
+
+
+class SandboxFactory:
+    """Makes sandboxes that live as long as the session, or until they are closed: see ``tmp_path_factory``."""
+
+    def __init__(self, session: pytest.Session, undo: ExitStack) -> None:
+        self._session = session
+        self._undo = undo
+
+    def __call__(self, image: Any = None, **words: Any) -> Sandbox:
+        """Start a sandbox; the words are the marker's. Raises SandboxError."""
+        spec = marks.make_spec(self._session.config, image=image, **words)
+        return self._undo.enter_context(engine_of(self._session.config).create(spec))
+
+
+@pytest.fixture(scope="session")
+def sandbox_engine(pytestconfig: pytest.Config) -> Engine:
+    """The engine of this run, for all that the other fixtures do not offer."""
+    from pytest_sandbox_runtime.errors import SandboxError
+
+    try:
+        return engine_of(pytestconfig)
+    except SandboxError as error:
+        give_up(pytestconfig, error)
+        raise
+
+
+@pytest.fixture(scope="session")
+def sandbox_factory(request: pytest.FixtureRequest, sandbox_engine: Engine) -> Iterator[SandboxFactory]:
+    """Start sandboxes by hand, at any scope: ``sandbox_factory(image=..., memory=...)``; gone after the session."""
+    with ExitStack() as undo:
+        yield SandboxFactory(request.session, undo)
+
+
+@pytest.fixture
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """A disposable machine for one test, as its marker declares it: started before the test, gone after it."""
+    with start(request.node, marks.spec_of(request.node)) as sandbox:
+        yield sandbox

@@ -1,0 +1,103 @@
+"""The marker ``sandbox``: from its words to a spec. PYTEST_DONT_REWRITE."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_sandbox.settings import SETTINGS
+
+if TYPE_CHECKING:
+    from pytest_sandbox_runtime.specs import Image, SandboxSpec
+
+MARKER = (
+    "sandbox(image=None, *, inside=None, network='none', env=None, mounts=(), memory=None, cpus=None, pids=None, "
+    "user=None, workdir=None, hostname='sandbox', read_only=False, timeout=None, time_namespace=False): give this test "
+    "a disposable machine; without the sandbox fixture its body runs inside it"
+)
+# Whoever asks for one of these drives sandboxes from outside.
+_DRIVING = {"sandbox", "sandbox_factory", "sandbox_engine"}
+
+
+def is_marked(item: pytest.Item) -> bool:
+    """Whether ``item`` is to have a sandbox, by its marker or by --sandbox."""
+    return item.get_closest_marker("sandbox") is not None or item.config.stash[SETTINGS].everything
+
+
+def runs_inside(item: pytest.Item) -> bool:
+    """Whether the test's body is to run in its sandbox: unless it says otherwise, where it drives none itself."""
+    if not is_marked(item):
+        return False
+    inside = _words(item).get("inside")
+    return bool(inside) if inside is not None else not _DRIVING & set(getattr(item, "fixturenames", ()))
+
+
+def spec_of(item: pytest.Item) -> SandboxSpec:
+    """Return the spec that the item's markers, the nearest first, and the settings make; raises SpecError."""
+    words = _words(item)
+    words.pop("inside", None)
+    spec = make_spec(item.config, **words)
+    changed = item.ihook.pytest_sandbox_spec(item=item, spec=spec)
+    return spec if changed is None else changed
+
+
+def make_spec(config: pytest.Config, **words: Any) -> SandboxSpec:
+    """Return a spec of ``words``, with the settings' image where they name none; raises SpecError."""
+    from pytest_sandbox_runtime.errors import SpecError
+    from pytest_sandbox_runtime.specs import SPEC_FIELDS, SandboxSpec
+
+    for name in words:
+        if name not in SPEC_FIELDS:
+            near = difflib.get_close_matches(name, SPEC_FIELDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SPEC_FIELDS)}"
+            raise SpecError(f"a sandbox takes no argument {name!r}", hint=hint)
+    if words.get("image") is None:
+        words["image"] = _default_image(config)
+    return SandboxSpec(**words)
+
+
+def _default_image(config: pytest.Config) -> Image:
+    from pytest_sandbox_runtime.specs import Image
+
+    image = config.stash[SETTINGS].image
+    return Image.host() if image == "host" else Image.archive(image)
+
+
+def _words(item: pytest.Item) -> dict[str, Any]:
+    from pytest_sandbox_runtime.errors import SpecError
+
+    words: dict[str, Any] = {}
+    for mark in reversed(list(item.iter_markers("sandbox"))):
+        if len(mark.args) > 1:
+            raise SpecError(f"the sandbox marker takes one argument without a name, image, and was given {mark.args!r}")
+        words.update({"image": mark.args[0]} if mark.args else {})
+        words.update(mark.kwargs)
+    return words
+
+
+def check(items: list[pytest.Item]) -> list[str]:
+    """Return what is wrong with the markers of ``items``, a line each."""
+    wrong = []
+    for item in items:
+        if item.get_closest_marker("sandbox") is None:
+            continue
+        if error := _error_of(item):
+            wrong.append(f"{item.nodeid}: {error}")
+    return wrong
+
+
+def _error_of(item: pytest.Item) -> str:
+    from pytest_sandbox_runtime.errors import SpecError
+
+    try:
+        spec = spec_of(item)
+        if runs_inside(item) and spec.image.path is not None:
+            raise SpecError(
+                f"the body of a test runs in a copy of this machine only, not in {spec.image}",
+                hint="ask for the sandbox fixture, and drive the image from outside",
+            )
+    except SpecError as error:
+        return str(error)
+    return ""

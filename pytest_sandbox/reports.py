@@ -1,0 +1,61 @@
+"""What a run says of its sandboxes: header, sections of failed tests, summary. PYTEST_DONT_REWRITE."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_sandbox.fixtures import ENGINE, STARTED, STARTS
+from pytest_sandbox.settings import SETTINGS
+
+if TYPE_CHECKING:
+    import pytest
+    from _pytest.terminal import TerminalReporter
+
+
+def header(config: pytest.Config) -> str:
+    """Return the line of the report's head."""
+    settings = config.stash[SETTINGS]
+    words = [f"image {settings.image}"]
+    if settings.everything:
+        words.insert(0, "every test inside")
+    if settings.best_effort_limits:
+        from pytest_sandbox_runtime.capabilities import limits_not_enforced
+
+        refused = limits_not_enforced()
+        words.append(f"limits not enforced: {', '.join(refused)}" if refused else "limits enforced")
+    return f"sandbox: {', '.join(words)}"
+
+
+def add_sections(item: pytest.Item, call: pytest.CallInfo[object]) -> None:
+    """Show, in a failed phase's report, what each of the test's sandboxes did."""
+    for sandbox in item.stash.get(STARTED, []):
+        if text := sandbox.logs():
+            item.add_report_section(call.when, f"log sandbox:{sandbox.name}", text)
+
+
+def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
+    """Write the slowest starts, where they were asked for."""
+    wanted = config.stash[SETTINGS].durations
+    starts = sorted(config.stash.get(STARTS, []), reverse=True)
+    if wanted is None or not starts:
+        return
+    reporter.section(f"slowest {wanted or len(starts)} sandboxes to start")
+    for seconds, nodeid, image in starts[: wanted or None]:
+        reporter.write_line(f"{seconds * 1000:8.1f} ms  {nodeid}  ({image})")
+
+
+def close_engine(config: pytest.Config) -> None:
+    """End the run's engine, if one was opened."""
+    engine = config.stash.get(ENGINE, None)
+    if engine is not None:
+        engine.close()
+        del config.stash[ENGINE]
+
+
+def open_shell(item: pytest.Item) -> None:
+    """Join the terminal to a shell in the first sandbox of a test that has just failed."""
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    for sandbox in item.stash.get(STARTED, [])[:1]:
+        with capture.global_and_fixture_disabled():
+            print(f"\n{item.nodeid} failed; this is its {sandbox!r}. Leave it with exit.")
+            sandbox.shell()

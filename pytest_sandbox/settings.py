@@ -1,0 +1,88 @@
+"""Options, ini keys and variables: what the user has said, in one value. PYTEST_DONT_REWRITE."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+KEEP = ("none", "failed", "all")
+MISSING = ("fail", "skip")
+LIMITS = ("enforce", "best-effort")
+
+
+class Settings(NamedTuple):
+    """What the user has said of this run."""
+
+    everything: bool
+    image: str
+    keep: str
+    shell: bool
+    missing: str
+    store: str | None
+    show: tuple[str, ...]
+    best_effort_limits: bool
+    durations: int | None
+
+
+SETTINGS = pytest.StashKey[Settings]()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare every option and ini key."""
+    group = parser.getgroup("sandbox", "disposable machines for tests")
+    group.addoption("--sandbox", action="store_true", dest="sandbox_everything", help="run every test inside a disposable copy of this machine")
+    group.addoption("--sandbox-image", metavar="PATH", dest="sandbox_image", help="what sandboxes start as where a test does not say: host, a root file system's directory, or a tar")
+    group.addoption("--sandbox-keep", choices=KEEP, dest="sandbox_keep", help="whose sandboxes' changed files to keep on disk (default: none)")
+    group.addoption("--sandbox-shell", action="store_true", dest="sandbox_shell", help="open a shell in the sandbox of a test that fails, before it is gone")
+    group.addoption("--sandbox-doctor", action="store_true", dest="sandbox_doctor", help="say what this host can do and what is missing, and exit")
+    group.addoption("--sandbox-durations", type=int, metavar="N", dest="sandbox_durations", help="show the N slowest sandboxes to start (0: all)")
+    parser.addini("sandbox_image", "what sandboxes start as: host, a root file system's directory, or a tar", default="host")
+    parser.addini("sandbox_retention_policy", "whose sandboxes' changed files to keep: none, failed or all", default="none")
+    parser.addini("sandbox_missing", "what becomes of a test whose sandbox this host cannot make: fail or skip", default="fail")
+    parser.addini("sandbox_store", "the directory for images and runs", default="")
+    parser.addini("sandbox_show", "paths of the host, otherwise hidden, that its copies show", type="args", default=[])
+    parser.addini("sandbox_limits", "enforce, or best-effort: start without the limits that this host cannot enforce", default="enforce")
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """Return what options, variables and ini keys say, in that order; raises UsageError."""
+    keep = config.getoption("sandbox_keep") or _ini(config, "sandbox_retention_policy", KEEP)
+    return Settings(
+        everything=config.getoption("sandbox_everything"),
+        image=_image(config),
+        keep=str(keep),
+        shell=config.getoption("sandbox_shell"),
+        missing=_ini(config, "sandbox_missing", MISSING),
+        store=_said(config, "sandbox_store") or None,
+        show=tuple(os.path.expanduser(path) for path in config.getini("sandbox_show")),
+        best_effort_limits=_ini(config, "sandbox_limits", LIMITS) == "best-effort",
+        durations=config.getoption("sandbox_durations"),
+    )
+
+
+def _image(config: pytest.Config) -> str:
+    image = config.getoption("sandbox_image") or _said(config, "sandbox_image")
+    return str(image) if image == "host" else str(config.rootpath / os.path.expanduser(image))
+
+
+def _said(config: pytest.Config, name: str) -> str:
+    return os.environ.get(f"PYTEST_{name.upper()}") or str(config.getini(name))
+
+
+def _ini(config: pytest.Config, name: str, choices: Iterable[str]) -> str:
+    value = _said(config, name)
+    if value not in choices:
+        raise pytest.UsageError(f"{name} = {value!r} is none of {', '.join(choices)}")
+    return value
+
+
+def needed_paths(config: pytest.Config) -> tuple[str, ...]:
+    """Return what a test's body reads of the host: its project, its interpreter and its libraries."""
+    paths = [str(config.rootpath), str(config.invocation_params.dir), sys.prefix, sys.base_prefix, *sys.path]
+    return tuple(dict.fromkeys(os.path.realpath(path) for path in paths if path and os.path.isdir(path)))

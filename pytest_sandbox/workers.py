@@ -1,0 +1,105 @@
+"""pytest-xdist: one supervisor, the controller's, for all workers. PYTEST_DONT_REWRITE.
+
+The controller listens on an abstract socket, unix(7), which leaves nothing on disk, and starts its engine when the
+first worker asks: a suite that uses no sandbox starts none.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_sandbox.fixtures import BROKER, engine_of
+
+if TYPE_CHECKING:
+    from pytest_sandbox_runtime.errors import SandboxError
+
+_INPUT = "sandbox_broker"
+
+
+class Broker:
+    """The controller's side: tells workers where the supervisor is."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._name = f"pytest-sandbox-{uuid.uuid4().hex}"
+        self._listener: socket.socket | None = None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker about to start where to ask."""
+        if self._listener is None:
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._listener.bind(f"\0{self._name}")
+            self._listener.listen()
+            threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
+        node.workerinput[_INPUT] = self._name
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                worker, _ = listener.accept()
+            except OSError:
+                return
+            with worker:
+                if _uid_of(worker) == os.geteuid():
+                    worker.send(self._address())
+
+    def _address(self) -> bytes:
+        from pytest_sandbox_runtime.errors import SandboxError
+
+        try:
+            return b"=" + os.fsencode(engine_of(self._config).listen())
+        except SandboxError as error:
+            return b"!" + _shipped(error)
+
+    def pytest_unconfigure(self) -> None:
+        """Listen no longer."""
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+
+
+def _uid_of(peer: socket.socket) -> int:
+    return int(struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
+
+
+def _shipped(error: SandboxError) -> bytes:
+    import pickle
+
+    return pickle.dumps(error)
+
+
+def ask(broker: str) -> str:
+    """Return the address of the controller's supervisor; raises the SandboxError that the controller met."""
+    import pickle
+
+    from pytest_sandbox_runtime.errors import EngineError
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+        try:
+            channel.connect(f"\0{broker}")
+            answer = channel.recv(65536)
+        except OSError as error:
+            raise EngineError(f"the controller of this run does not answer: {error.strerror}") from error
+    if answer.startswith(b"!"):
+        raise pickle.loads(answer[1:])
+    if not answer:
+        raise EngineError("the controller of this run ended before it answered")
+    return os.fsdecode(answer[1:])
+
+
+def configure(config: pytest.Config) -> None:
+    """Take the part that this process has in a distributed run, if it is one."""
+    worker_input = getattr(config, "workerinput", None)
+    if worker_input is not None:
+        if _INPUT in worker_input:
+            config.stash[BROKER] = worker_input[_INPUT]
+    elif config.pluginmanager.hasplugin("xdist"):
+        config.pluginmanager.register(Broker(config), "sandbox-broker")

@@ -1,0 +1,364 @@
+"""The client's side of a run: starts the supervisor, turns specs into sandboxes."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import resource
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+import warnings
+import weakref
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_sandbox_runtime.capabilities import explain, is_privileged, limits_not_enforced
+from pytest_sandbox_runtime.errors import EngineError, SandboxClosedError, SandboxError, StartError, UnsupportedError
+from pytest_sandbox_runtime.images.store import Store
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
+from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
+from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files
+from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan
+from pytest_sandbox_runtime.sandbox import Sandbox, Started
+from pytest_sandbox_runtime.state import can_be_upper, create_run, default_store, subordinate_ids
+from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
+from pytest_sandbox_runtime.supervisor.messages import receive, send
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from pytest_sandbox_runtime.rootfs.steps import Step
+    from pytest_sandbox_runtime.specs import Mount, SandboxSpec
+
+_NAMESPACES = CloneFlag.NEWNS | CloneFlag.NEWUTS | CloneFlag.NEWIPC | CloneFlag.NEWCGROUP
+_LIMITS = ("memory", "cpus", "pids")
+_SUPERVISOR = os.path.join(os.path.dirname(__file__), "supervisor", "__main__.py")
+_PATIENCE = 10.0
+# A sandbox costs its client three descriptors, and 1,024 is what most shells allow.
+_MANY = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """How an engine works. ``store`` is a directory, None for the default one.
+
+    ``best_effort_limits`` lets sandboxes start without the limits that this host cannot enforce; ``show`` names what
+    of the host's secrets, sockets and homes may be seen; ``needed`` what must be reachable in a copy of the host.
+    """
+
+    store: str | None = None
+    best_effort_limits: bool = False
+    show: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+
+
+class Engine:
+    """A run: all the sandboxes made through it end with it, however it ends. Safe to use from several threads."""
+
+    def __init__(self, settings: EngineSettings, store: str, run: str, channel: socket.socket, undo: ExitStack) -> None:
+        self.settings = settings
+        self.store = Store(store)
+        self._run = run
+        self._channel = channel
+        self._undo: ExitStack | None = undo
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        self._privileged = is_privileged()
+        self._trees: dict[tuple[object, ...], Tree] = {}
+        self._jobs: dict[SandboxSpec, tuple[bytes, Tree]] = {}
+        self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+        self._directory = self._greet()
+
+    @classmethod
+    def open(cls, settings: EngineSettings | None = None) -> Self:
+        """Start a supervisor; raises UnsupportedError or EngineError where this host does not let it."""
+        settings = settings or EngineSettings()
+        if sys.platform != "linux":
+            raise UnsupportedError(f"sandboxes need Linux, and this is {sys.platform}", hint="run the suite in a Linux virtual machine, or WSL2")
+        store = settings.store or default_store()
+        with ExitStack() as undo:
+            run = create_run(store)
+            undo.callback(os.close, run.lock)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                supervisor = _launch(run.path, theirs.fileno(), run.lock)
+            undo.callback(_await_end, supervisor)
+            undo.callback(ours.close)
+            return cls(settings, store, run.path, ours, undo.pop_all())
+
+    @classmethod
+    def join(cls, address: str, settings: EngineSettings) -> Self:
+        """Become one more client of the supervisor whose ``address`` Engine.listen has returned."""
+        with ExitStack() as undo:
+            channel = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            directory = os.open(address, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # By descriptor, as the path may be longer than unix(7) allows.
+                channel.connect(f"/proc/self/fd/{directory}/supervisor")
+            except OSError as error:
+                raise EngineError(f"the supervisor of {address} does not answer: {error.strerror}") from error
+            finally:
+                os.close(directory)
+            return cls(settings, os.path.dirname(os.path.dirname(address)), address, channel, undo.pop_all())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Engine {self._run} {'closed' if self._undo is None else 'open'}>"
+
+    def __del__(self) -> None:
+        if getattr(self, "_undo", None) is not None and self._owner == os.getpid():
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+    def close(self) -> None:
+        """End every sandbox of this engine and wait until nothing is left of them. Again: nothing."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo.close()
+
+    def listen(self) -> str:
+        """Let other processes of this user join; returns the address for Engine.join."""
+        self._ask(("listen",))
+        return self._run
+
+    def create(self, spec: SandboxSpec) -> Sandbox:
+        """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
+        spec = self._enforceable(spec)
+        job, tree = self._job(spec)
+        (_, name, cgroup_paths), (pidfd, control) = self._ask(("create", job))
+        with ExitStack() as undo:
+            undo.callback(self._forget, str(name))
+            undo.callback(os.close, pidfd)
+            channel = undo.enter_context(socket.socket(fileno=control))
+            undo.callback(_kill, pidfd)
+            root = _await_ready(channel, spec)
+            undo.callback(os.close, root)
+            started = Started(
+                name=str(name),
+                control=channel,
+                pidfd=pidfd,
+                root=root,
+                directory=f"/proc/self/fd/{self._directory}/{name}",
+                tree=tree,
+                uid=self._identity(spec)[0],
+                cgroup_paths=cgroup_paths,
+                leave=self._leave,
+                namespaces=self._namespaces(spec) | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER),
+            )
+            sandbox = Sandbox(spec, started, undo)
+        self._alive.add(sandbox)
+        _allow_descriptors(len(self._alive))
+        return sandbox
+
+    def _enforceable(self, spec: SandboxSpec) -> SandboxSpec:
+        asked = [name for name in _LIMITS if getattr(spec, name) is not None]
+        if not asked:
+            return spec
+        refused = {name: why for name, why in limits_not_enforced().items() if name in asked}
+        if refused and not self.settings.best_effort_limits:
+            name, why = next(iter(refused.items()))
+            raise UnsupportedError(
+                f"{name}={getattr(spec, name)} cannot be enforced on this host: {why}",
+                hint="give this user a delegated cgroup (systemd-run --user --scope -p Delegate=yes pytest ...), or set "
+                "sandbox_limits = best-effort",
+            )
+        return replace(spec, **dict.fromkeys(refused))
+
+    def _leave(self) -> None:
+        """Close everything in a fork of the engine's process, where none of it may be used or ended."""
+        for sandbox in list(self._alive):
+            sandbox.let_go()
+        self._undo.pop_all() if self._undo is not None else None
+        self._undo = None
+        self._channel.close()
+        os.close(self._directory)
+
+    # What a spec means on this host
+
+    def _job(self, spec: SandboxSpec) -> tuple[bytes, Tree]:
+        """Return what the supervisor is asked to do for ``spec``: the same bytes each time, so it can get ahead."""
+        if spec not in self._jobs:
+            tree = self._tree(spec)
+            limits = tuple(getattr(spec, name) for name in _LIMITS)
+            work = {
+                "plan": self.plan(spec),
+                "namespaces": int(self._namespaces(spec)),
+                "identity": self._identity(spec),
+                "limits": limits if any(limit is not None for limit in limits) else None,
+                "hostname": spec.hostname,
+                "seccomp": seccomp_program(),
+            }
+            self._jobs[spec] = marshal.dumps(work), tree
+        return self._jobs[spec]
+
+    def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
+        """Return the mount plan of ``spec``, to print or to compare."""
+        around = Surroundings(
+            user_namespace=not self._privileged,
+            host_network=spec.network == "host",
+            read_only=spec.read_only,
+            mounts=(*self._shown_mounts(spec), *spec.mounts),
+        )
+        return plan(self._tree(spec), around)
+
+    def _shown_mounts(self, spec: SandboxSpec) -> tuple[Mount, ...]:
+        return mounts_for(self.settings.show) if spec.image.path is None else ()
+
+    def _tree(self, spec: SandboxSpec) -> Tree:
+        key = (spec.image, spec.hostname, spec.network)
+        if key not in self._trees:
+            directory = os.path.join(self._run, "layers", uuid.uuid4().hex[:12])
+            os.makedirs(directory)
+            self._trees[key] = self._make_tree(spec, directory)
+        return self._trees[key]
+
+    def _make_tree(self, spec: SandboxSpec, directory: str) -> Tree:
+        host_network = spec.network == "host"
+        if spec.image.path is None:
+            view = HostView(
+                hostname=spec.hostname,
+                host_network=host_network,
+                show=self.settings.show,
+                needed=self.settings.needed,
+                hide=(self.store.path,),
+            )
+            return host_tree(directory, view, user_namespace=not self._privileged)
+        below = self.store.root_of(spec.image)
+        thin = ThinLayer(os.path.join(directory, "0"), below, user_namespace=not self._privileged)
+        write_fixed_files(thin, spec.hostname, host_network=host_network)
+        return Tree((Overlay("/", (thin.path, below)),))
+
+    def _namespaces(self, spec: SandboxSpec) -> int:
+        flags = int(_NAMESPACES)
+        if spec.network == "none":
+            flags |= CloneFlag.NEWNET
+        if spec.time_namespace:
+            flags |= CloneFlag.NEWTIME
+        if self._identity(spec) != (0, 0):
+            flags |= CloneFlag.NEWUSER
+        return flags
+
+    def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
+        """Return the (uid, gid) of the sandbox's own processes.
+
+        In a copy of the machine an ordinary user stays who they are, in a user namespace below the run's; anywhere
+        else, and where they ask to be root, they are root.
+        """
+        if self._privileged or spec.image.path is not None or str(spec.user) in ("root", "0"):
+            return 0, 0
+        return os.getuid(), os.getgid()
+
+    # Talking to the supervisor
+
+    def _greet(self) -> int:
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            _, (directory,) = self._ask(("hello",), (pidfd,))
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            os.close(pidfd)
+        if self._undo is not None:
+            self._undo.callback(os.close, directory)
+        return directory
+
+    def _ask(self, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> tuple[tuple[Any, ...], list[int]]:
+        self._check_open()
+        with self._lock:
+            try:
+                send(self._channel, message, fds)
+                received = receive(self._channel)
+            except ConnectionError:
+                received = None
+        if received is None:
+            raise EngineError("the supervisor of this run has died, and all its sandboxes with it", hint=_last_words(self._run))
+        (word, *operands), got = received
+        if word == "failed":
+            raise _start_error(operands)
+        return (word, *operands), got
+
+    def _forget(self, name: str) -> None:
+        if self._undo is not None:
+            with self._lock, contextlib.suppress(OSError):
+                send(self._channel, ("remove", name, False))
+
+    def _check_open(self) -> None:
+        if self._undo is None:
+            raise SandboxClosedError("the engine was closed")
+        if self._owner != os.getpid():
+            raise EngineError("the engine belongs to the process that opened it", hint="open one in the forked process")
+
+
+def _allow_descriptors(sandboxes: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if sandboxes == _MANY and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _launch(run: str, channel: int, lock: int) -> subprocess.Popen[bytes]:
+    mode = "root" if is_privileged() else subordinate_ids()
+    with open(os.path.join(run, "supervisor.log"), "wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", _SUPERVISOR, str(channel), str(lock), run, mode, "disk" if can_be_upper(run) else "tmpfs"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(channel, lock),
+            env={},
+        )
+
+
+def _await_end(supervisor: subprocess.Popen[bytes]) -> None:
+    try:
+        supervisor.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait()
+
+
+def _last_words(run: str) -> str:
+    with contextlib.suppress(OSError), open(os.path.join(run, "supervisor.log"), encoding="utf-8") as log:
+        return log.read().strip()[-2000:]
+    return ""
+
+
+def _kill(pidfd: int) -> None:
+    """Kill the init behind ``pidfd`` and wait for its end, which is the end of all that the sandbox has in the kernel."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll()
+
+
+def _await_ready(control: socket.socket, spec: SandboxSpec) -> int:
+    try:
+        received = receive(control)
+    except ConnectionError:
+        received = None
+    if received is None:
+        raise StartError(f"the init of a sandbox of {spec.image} died while it was being made")
+    (word, *operands), fds = received
+    if word == "failed":
+        raise _start_error(operands, spec)
+    return fds[0]
+
+
+def _start_error(operands: list[Any], spec: SandboxSpec | None = None) -> SandboxError:
+    step, call, code, subject = operands
+    what = f"cannot make a sandbox of {spec.image}" if spec else "cannot make a sandbox"
+    said = os.strerror(code) + (f" ({call} {subject})".replace("( ", "(") if call or subject else "")
+    return StartError(f"{what}: could not {step}: {said}", hint=explain(call, code))

@@ -1,0 +1,1 @@
+"""What sandboxes start from: archives turned into root file systems, each kept once."""

@@ -1,0 +1,116 @@
+"""A thin lower layer of our own, made once for each run and image: fixed files, mount points, and what is hidden.
+
+What lies in it hides what lies below: whiteouts and opaque directories as the kernel's overlayfs.rst has them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from contextlib import suppress
+
+MACHINE_ID = "7465737473206d616368696e65206964"
+_MOUNT_POINTS = ("proc", "sys", "dev", "run")
+
+
+class ThinLayer:
+    """A layer being written to ``path``, over ``below``, the directory whose names it adds to or hides."""
+
+    def __init__(self, path: str, below: str, *, user_namespace: bool) -> None:
+        self.path = path
+        self._below = below
+        self._xattr = "user.overlay.opaque" if user_namespace else "trusted.overlay.opaque"
+        self._is_root = os.geteuid() == 0
+        os.mkdir(path, 0o755)
+
+    def hide(self, name: str) -> None:
+        """Make ``name`` (relative) absent, if it is there at all."""
+        if os.path.lexists(os.path.join(self._below, name)):
+            # What lies in something hidden is hidden already.
+            with suppress(FileExistsError, NotADirectoryError):
+                self._make_parents(name)
+                os.mknod(os.path.join(self.path, name), stat.S_IFCHR, 0)
+
+    def empty(self, name: str, mode: int = 0o755) -> None:
+        """Make ``name`` an empty directory, whatever it was."""
+        self._make_parents(name)
+        path = os.path.join(self.path, name)
+        os.makedirs(path, exist_ok=True)
+        os.chmod(path, mode)
+        os.setxattr(path, self._xattr, b"y")
+
+    def write(self, name: str, content: str, mode: int = 0o644) -> None:
+        """Make ``name`` a file with ``content``."""
+        self._make_parents(name)
+        path = os.path.join(self.path, name)
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # a copy may be a link, or not writable
+        with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(content)
+        self._look_like_below(name, mode)
+
+    def make_directory(self, name: str) -> None:
+        """Make ``name`` a directory that shows what the layer below has there."""
+        self._make_parents(f"{name}/")
+
+    def copy(self, source: str, name: str) -> None:
+        """Make ``name`` a copy of all that can be read of the directory ``source``: the caller's from then on."""
+        target = os.path.join(self.path, name)
+        os.mkdir(target, 0o755)
+        with os.scandir(source) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    self._copy_entry(entry, os.path.join(name, entry.name))
+
+    def _copy_entry(self, entry: os.DirEntry[str], name: str) -> None:
+        target = os.path.join(self.path, name)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), target)
+        elif entry.is_dir():
+            self.copy(entry.path, name)
+        elif entry.is_file():
+            shutil.copy2(entry.path, target)
+
+    def link(self, name: str, target: str) -> None:
+        """Make ``name`` a symbolic link to ``target``."""
+        os.symlink(target, os.path.join(self.path, name))
+
+    def _make_parents(self, name: str) -> None:
+        # A directory that is in two layers looks as it does in the upper one: it has to look as in the lower.
+        parts = name.split("/")[:-1]
+        for count in range(1, len(parts) + 1):
+            above = os.path.join(self.path, *parts[:count])
+            if os.path.isdir(above):
+                continue
+            os.mkdir(above, 0o755)
+            self._look_like_below("/".join(parts[:count]), None)
+
+    def _look_like_below(self, name: str, mode: int | None) -> None:
+        path = os.path.join(self.path, name)
+        try:
+            seen = os.stat(os.path.join(self._below, name))
+        except OSError:
+            seen = None
+        if seen is not None and self._is_root:
+            os.chown(path, seen.st_uid, seen.st_gid)
+        if mode is not None or seen is not None:
+            os.chmod(path, mode if mode is not None else stat.S_IMODE(seen.st_mode))
+
+
+def write_fixed_files(layer: ThinLayer, hostname: str, *, host_network: bool) -> None:
+    """Write what every sandbox has alike: mount points, an own /tmp, names and an identity that never change."""
+    for name in _MOUNT_POINTS:
+        layer.empty(name)
+    layer.empty("tmp", 0o1777)
+    layer.write("etc/hostname", f"{hostname}\n")
+    layer.write("etc/machine-id", f"{MACHINE_ID}\n", 0o444)
+    local = f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback {hostname}\n"
+    layer.write("etc/hosts", _of_host("/etc/hosts") + local if host_network else local)
+    layer.write("etc/resolv.conf", _of_host("/etc/resolv.conf") if host_network else "")
+
+
+def _of_host(path: str) -> str:
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+    return ""

@@ -1,0 +1,159 @@
+"""The mount plan of a sandbox: pure values, in the order in which they are done, printable with steps.describe.
+
+Read it as one reads a bubblewrap command line: the root first, then what is mounted on it, then the way into it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_sandbox_runtime.kernel.mounts import MountFlag
+from pytest_sandbox_runtime.supervisor.confinement import MASKED_PATHS, READONLY_PATHS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_sandbox_runtime.rootfs.steps import Step
+    from pytest_sandbox_runtime.specs import Mount
+
+_NODEV = MountFlag.NOSUID | MountFlag.NODEV
+_SAFE = _NODEV | MountFlag.NOEXEC
+_DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
+_LINKS = (
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One copy-on-write file system: where it is seen in the sandbox, and its lower directories, top first."""
+
+    prefix: str
+    lowers: tuple[str, ...]
+    index: int = 0
+
+    @property
+    def upper(self) -> str:
+        """The directory that holds what changes, relative to the sandbox's."""
+        return f"upper{self.index}"
+
+    @property
+    def work(self) -> str:
+        """The directory that overlayfs keeps for itself, beside ``upper``."""
+        return f"work{self.index}"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A root file system before anybody has written to it; the first overlay is "/"."""
+
+    overlays: tuple[Overlay, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What a plan depends on besides the tree."""
+
+    user_namespace: bool
+    host_network: bool = False
+    read_only: bool = False
+    mounts: tuple[Mount, ...] = ()
+
+
+def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
+    """Return the steps that make ``tree`` the root of the mount namespace that they are done in."""
+    return (
+        ("mkdir", "root", 0o755),
+        *_stack(tree, around),
+        *_proc(),
+        *_sys(around),
+        *_dev(around),
+        ("mount", "tmpfs", "root/run", "tmpfs", int(_NODEV), "mode=755"),
+        ("mkdir", "root/run/lock", 0o777),
+        *((("mount", "tmpfs", "root/tmp", "tmpfs", int(_NODEV), "mode=1777"),) if around.read_only else ()),
+        *(("hold", mount.source) for mount in around.mounts),
+        ("pivot", "root"),
+        *(("place", mount.source, mount.target, mount.read_only) for mount in around.mounts),
+        *_freeze(tree, around),
+    )
+
+
+def _stack(tree: Tree, around: Surroundings) -> Iterator[Step]:
+    for overlay in tree.overlays:
+        yield ("mkdir", overlay.upper, 0o755)
+        yield ("mkdir", overlay.work, 0o755)
+        lowers = ":".join(escape(lower) for lower in overlay.lowers)
+        # volatile: nothing here outlives a crash, so nothing needs to be synced; apt and databases gain most.
+        options = f"lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work},volatile"
+        if around.user_namespace:
+            options += ",userxattr"
+        yield ("mount", "overlay", _in_root(overlay.prefix), "overlay", 0, options)
+
+
+def _in_root(path: str) -> str:
+    return "root" if path == "/" else "root" + path
+
+
+def escape(path: str) -> str:
+    """Return ``path`` as overlayfs wants it in its options, where colons, commas and backslashes have a meaning."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def _proc() -> Iterator[Step]:
+    yield ("mount", "proc", "root/proc", "proc", int(_SAFE), "")
+    for path in READONLY_PATHS:
+        if path.startswith("/proc/") and os.path.exists(path):
+            yield ("bind-ro", f"root{path}", f"root{path}", int(_SAFE))
+
+
+def _sys(around: Surroundings) -> Iterator[Step]:
+    if around.user_namespace and around.host_network:
+        # sysfs shows a network namespace, and may be mounted by its owner only.
+        yield ("bind", "/sys", "root/sys")
+        return
+    yield ("mount", "sysfs", "root/sys", "sysfs", int(_SAFE | MountFlag.RDONLY), "")
+
+
+def _dev(around: Surroundings) -> Iterator[Step]:
+    yield ("mount", "tmpfs", "root/dev", "tmpfs", int(MountFlag.NOSUID), "mode=755,size=64k")
+    for name, minor in _DEVICES:
+        yield from _device(name, 1, minor, around)
+    yield from _device("tty", 5, 0, around)
+    yield ("mkdir", "root/dev/pts", 0o755)
+    yield ("mkdir", "root/dev/shm", 0o755)
+    # gid 5 is tty on every distribution, but has no meaning where one group only is mapped.
+    gid = "" if around.user_namespace else ",gid=5"
+    flags = int(MountFlag.NOSUID | MountFlag.NOEXEC)
+    yield ("mount", "devpts", "root/dev/pts", "devpts", flags, f"newinstance,ptmxmode=0666,mode=0620{gid}")
+    yield ("mount", "shm", "root/dev/shm", "tmpfs", int(_SAFE), "mode=1777")
+    for target, name in _LINKS:
+        yield ("symlink", target, f"root/dev/{name}")
+    yield from _masks()
+
+
+def _device(name: str, major: int, minor: int, around: Surroundings) -> Iterator[Step]:
+    if around.user_namespace:
+        yield ("write", f"root/dev/{name}", b"")
+        yield ("bind", f"/dev/{name}", f"root/dev/{name}")
+    else:
+        yield ("mknod", f"root/dev/{name}", 0o666, major, minor)
+
+
+def _masks() -> Iterator[Step]:
+    for path in MASKED_PATHS:
+        if os.path.isdir(path):
+            yield ("mount", "tmpfs", f"root{path}", "tmpfs", int(_SAFE | MountFlag.RDONLY), "size=0")
+        elif os.path.exists(path):
+            yield ("bind", "root/dev/null", f"root{path}")
+
+
+def _freeze(tree: Tree, around: Surroundings) -> Iterator[Step]:
+    if around.read_only:
+        for overlay in tree.overlays:
+            yield ("mount", "", overlay.prefix, "", int(MountFlag.BIND | MountFlag.REMOUNT | MountFlag.RDONLY), "")

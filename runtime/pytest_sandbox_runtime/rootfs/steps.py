@@ -1,0 +1,101 @@
+"""PYTEST_DONT_REWRITE. The verbs of a mount plan and what carries them out, inside the sandbox's mount namespace.
+
+A plan is a tuple of steps, a step a tuple of a verb and its operands: values that can be printed, compared and sent.
+Relative paths are relative to the sandbox's own directory, so one plan serves any number of sandboxes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from pytest_sandbox_runtime.kernel.mounts import MountFlag, UmountFlag, mount, pivot_root, umount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Step = tuple[str | int | bytes, ...]
+
+
+def _mkdir(path: str, mode: int) -> None:
+    os.mkdir(path, mode)
+
+
+def _mknod(path: str, mode: int, major: int, minor: int) -> None:
+    os.mknod(path, mode | stat.S_IFCHR, os.makedev(major, minor))
+
+
+def _symlink(target: str, path: str) -> None:
+    os.symlink(target, path)
+
+
+def _write(path: str, content: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def _bind(source: str, target: str) -> None:
+    mount(source, target, "", MountFlag.BIND | MountFlag.REC)
+
+
+def _bind_read_only(source: str, target: str, kept: int) -> None:
+    mount(source, target, "", MountFlag.BIND | MountFlag.REC)
+    # A bind takes no other flag at first; what the source has locked (nosuid, nodev) must be named again.
+    mount("", target, "", MountFlag.BIND | MountFlag.REMOUNT | MountFlag.RDONLY | kept)
+
+
+_held: dict[str, int] = {}
+
+
+def _hold(source: str) -> None:
+    # Opened while the host is in sight, placed when it no longer is: then no link in the target leads out.
+    _held[source] = os.open(source, os.O_PATH | os.O_CLOEXEC)
+
+
+def _place(source: str, target: str, read_only: bool) -> None:  # noqa: FBT001
+    held = _held[source]
+    is_directory = stat.S_ISDIR(os.fstat(held).st_mode)
+    os.makedirs(target if is_directory else os.path.dirname(target), exist_ok=True)
+    if not is_directory and not os.path.exists(target):
+        _write(target, b"")
+    mount(f"/proc/self/fd/{held}", target, "", MountFlag.BIND | MountFlag.REC)
+    if read_only:
+        # In a user namespace the flags that the host has set are locked: they must be named again.
+        kept = os.statvfs(target).f_flag & (MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC)
+        mount("", target, "", MountFlag.BIND | MountFlag.REMOUNT | MountFlag.RDONLY | kept)
+
+
+def _pivot(path: str) -> None:
+    os.chdir(path)
+    pivot_root(".", ".")
+    umount(".", UmountFlag.DETACH)
+    os.chdir("/")
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "mkdir": _mkdir,
+    "mknod": _mknod,
+    "symlink": _symlink,
+    "write": _write,
+    "mount": mount,
+    "bind": _bind,
+    "bind-ro": _bind_read_only,
+    "chdir": os.chdir,
+    "hold": _hold,
+    "place": _place,
+    "pivot": _pivot,
+}
+
+
+def describe(step: Step) -> str:
+    """Return ``step`` as a line to read."""
+    return " ".join(operand if isinstance(operand, str) else repr(operand) for operand in step)
+
+
+def carry_out(step: Step) -> None:
+    """Do one step; raises OSError."""
+    VERBS[str(step[0])](*step[1:])

@@ -1,0 +1,464 @@
+"""The live handle of a sandbox: what a test drives."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import select
+import signal
+import socket
+import warnings
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from pytest_sandbox_runtime.accounts import Account, find_account
+from pytest_sandbox_runtime.cgroups import join, read_stats
+from pytest_sandbox_runtime.changes import read_changes
+from pytest_sandbox_runtime.errors import (
+    CommandError,
+    CommandFailedError,
+    CommandNotFoundError,
+    CommandTimeoutError,
+    SandboxClosedError,
+    SandboxError,
+    SpecError,
+)
+from pytest_sandbox_runtime.files import Files
+from pytest_sandbox_runtime.kernel.namespaces import setns
+from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
+from pytest_sandbox_runtime.specs import Outcome
+from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+from pytest_sandbox_runtime.terminal import Terminal, interact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import Self
+
+    from pytest_sandbox_runtime.cgroups import Stats
+    from pytest_sandbox_runtime.changes import Changes
+    from pytest_sandbox_runtime.rootfs.plan import Tree
+    from pytest_sandbox_runtime.specs import SandboxSpec
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LOG_LINES = 40
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """What the engine has made of a spec: the parts that a handle is put together from."""
+
+    name: str
+    control: socket.socket
+    pidfd: int
+    root: int
+    directory: str
+    tree: Tree
+    uid: int
+    cgroup_paths: Any
+    namespaces: int
+    leave: Callable[[], None]
+
+
+class Sandbox:
+    """A sandbox that has started: only an Engine makes one, so no method asks whether it runs yet.
+
+    Safe to use from several threads. Every method raises SandboxClosedError after ``close``.
+    """
+
+    def __init__(self, spec: SandboxSpec, started: Started, undo: ExitStack) -> None:
+        self.spec = spec
+        self.name = started.name
+        self._started = started
+        self._undo: ExitStack | None = None
+        self._files = Files(started.root)
+        self._oom_kills = 0
+        self._commands: list[str] = []
+        self.account = self._find_account(spec.user)
+        self._home = "/root" if started.uid == 0 else _home_of(started.uid)
+        if spec.workdir is not None and not self._files.is_dir(spec.workdir):
+            raise SpecError(f"workdir {spec.workdir} is no directory in {spec.image}", hint="make it in the image first")
+        # Last: what failed above is undone by who called, and this handle never was.
+        self._undo = undo.pop_all()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._undo is None else f"pid={self.pid}"
+        return f"<Sandbox {self.name} of {self.spec.image} {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_undo", None) is not None:
+            warnings.warn(f"sandbox {self.name} was never closed", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+    def close(self) -> None:
+        """Kill all that runs in the sandbox, wait for its end, and forget its files. Again: nothing."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo.close()
+
+    @property
+    def pid(self) -> int:
+        """The pid of the sandbox's init, as this process sees it."""
+        self._check_open()
+        with open(f"/proc/self/fdinfo/{self._started.pidfd}", encoding="ascii") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+
+    # Commands
+
+    def run(  # noqa: PLR0913
+        self,
+        args: Sequence[str | os.PathLike[str]] | str,
+        *,
+        input: bytes | str | IO[Any] | None = None,  # noqa: A002
+        text: bool = True,
+        stdout: int | IO[Any] = PIPE,
+        stderr: int | IO[Any] = PIPE,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+        timeout: float | None = None,
+        check: bool = False,
+    ) -> Outcome:
+        """Run a command to its end: a list is an argv, a string goes to ``/bin/sh -c``.
+
+        Output is text (UTF-8, with surrogateescape, so nothing is lost) or, with ``text=False``, bytes. After
+        ``timeout`` seconds (the spec's, where none is given) its process group is killed and CommandTimeoutError
+        raised, with what was printed; with ``check`` an exit status other than 0 raises CommandFailedError.
+        """
+        data, stdin = _input(input)
+        timeout = self.spec.timeout if timeout is None else timeout
+        process = self.popen(
+            args, stdin=stdin, stdout=stdout, stderr=stderr, env=env, workdir=workdir, user=user
+        )
+        try:
+            out, err = process.communicate(data, timeout)
+        except CommandTimeoutError as error:
+            killed = process.outcome(*(_decoded(part, text=text) for part in (error.outcome.stdout, error.outcome.stderr)))
+            self._record(killed)
+            raise CommandTimeoutError(killed, error.timeout) from None
+        finally:
+            process.close()
+        outcome = process.outcome(_decoded(out, text=text), _decoded(err, text=text))
+        self._record(outcome)
+        if check and outcome.returncode != 0:
+            raise CommandFailedError(outcome)
+        return outcome
+
+    def popen(  # noqa: PLR0913
+        self,
+        args: Sequence[str | os.PathLike[str]] | str,
+        *,
+        stdin: int | IO[Any] | None = None,
+        stdout: int | IO[Any] = PIPE,
+        stderr: int | IO[Any] = PIPE,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+    ) -> Process:
+        """Start a command and return at once. PIPE, DEVNULL and STDOUT are subprocess's; stdin is DEVNULL if left out.
+
+        Raises CommandNotFoundError where there is no such program, CommandError where it cannot be started.
+        """
+        with ExitStack() as undo:
+            ours, theirs = _streams(stdin, stdout, stderr, undo)
+            reply, pid, _ = self._start(args, env, workdir, user, None, theirs, undo)
+            process = Process(_shown(args), pid, reply, ours, self._signal, self.was_oom_killed)
+            # Ours live on in the process; theirs are closed here, so that an end of file can arrive.
+            undo.pop_all()
+            for fd in theirs:
+                os.close(fd)
+        return process
+
+    def pty(  # noqa: PLR0913
+        self,
+        args: Sequence[str | os.PathLike[str]] | str = ("/bin/sh",),
+        *,
+        rows: int = 24,
+        columns: int = 80,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | int | None = None,
+    ) -> Terminal:
+        """Start a command on a terminal of its own, pty(7), and return the terminal's other side."""
+        with ExitStack() as undo:
+            env = {"TERM": "xterm", **(env or {})}
+            reply, pid, fds = self._start(args, env, workdir, user, (rows, columns), (), undo)
+            process = Process(_shown(args), pid, reply, (None, None, None), self._signal, self.was_oom_killed)
+            undo.pop_all()
+        return Terminal(fds[0], process)
+
+    def shell(self, args: Sequence[str] | str | None = None, **options: Any) -> int:
+        """Join this process's terminal to a shell in the sandbox; returns its return code when it ends."""
+        if args is None:
+            args = ["/bin/bash", "-i"] if self._files.exists("/bin/bash") else ["/bin/sh", "-i"]
+        env = {"TERM": os.environ.get("TERM", "xterm"), **(options.pop("env", None) or {})}
+        with self.pty(args, env=env, **options) as terminal:
+            return interact(terminal)
+
+    def _start(  # noqa: PLR0913
+        self,
+        args: Sequence[str | os.PathLike[str]] | str,
+        env: Mapping[str, str] | None,
+        workdir: str | None,
+        user: str | int | None,
+        window: tuple[int, int] | None,
+        streams: tuple[int, ...],
+        undo: ExitStack,
+    ) -> tuple[socket.socket, int, list[int]]:
+        argv = [os.fsencode(part) for part in (["/bin/sh", "-c", args] if isinstance(args, str) else args)]
+        if not argv or any(b"\0" in part for part in argv):
+            raise SpecError(f"{args!r} is no command", hint="a list with the program first, or a line for the shell")
+        account = self.account if user is None else self._find_account(user)
+        workdir = workdir or self.spec.workdir or "/"
+        who = None if account is None else (account.uid, account.gid, list(account.groups))
+        command = (argv, self._environment(account, env), os.fsencode(workdir), who, window)
+        reply, theirs = seqpacket_pair()
+        undo.callback(reply.close)
+        with theirs:
+            self._tell(("exec", command), (theirs.fileno(), *streams))
+        received = _receive_or_none(reply)
+        if received is None:
+            raise self._gone()
+        (word, *operands), fds = received
+        if word == "failed":
+            raise _start_error(args, argv, workdir, *operands)
+        return reply, int(operands[0]), fds  # type: ignore[call-overload]
+
+    def _environment(self, account: Account | None, env: Mapping[str, str] | None) -> dict[bytes, bytes]:
+        home = self._home if account is None else account.home
+        variables = {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "TZ": "UTC", **dict(self.spec.env), **(env or {})}
+        return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+
+    def _find_account(self, user: str | int | None) -> Account | None:
+        if user is None or (str(user) in ("root", "0") and self._started.uid == 0):
+            return None
+        account = find_account(self._files, user)
+        return None if account.uid == self._started.uid and ":" not in str(user) else account
+
+    def _signal(self, pid: int, number: int, *, group: bool) -> None:
+        self._tell(("signal", pid, int(number), group))
+
+    def _tell(self, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> None:
+        self._check_open()
+        try:
+            send(self._started.control, message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            raise self._gone() from None
+
+    def _check_open(self) -> None:
+        if self._undo is None:
+            raise SandboxClosedError(f"sandbox {self.name} was closed", hint="use it within its with block, or its test")
+
+    def _gone(self) -> SandboxError:
+        why = "out of memory" if self.was_oom_killed() else "its init was killed"
+        return SandboxClosedError(f"sandbox {self.name} has died: {why}")
+
+    # Files
+
+    def read_text(self, path: str, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """Return the text of a file; every path in a sandbox is absolute."""
+        return self.files.read_text(path, encoding, errors)
+
+    def read_bytes(self, path: str) -> bytes:
+        """Return the content of a file."""
+        return self.files.read_bytes(path)
+
+    def write_text(self, path: str, text: str, encoding: str = "utf-8") -> int:
+        """Write ``text`` to a file, making or truncating it; returns the bytes written."""
+        return self.files.write_text(path, text, encoding)
+
+    def write_bytes(self, path: str, data: bytes) -> int:
+        """Write ``data`` to a file, making or truncating it; returns the bytes written."""
+        return self.files.write_bytes(path, data)
+
+    def put(self, source: str | os.PathLike[str], target: str) -> None:
+        """Copy a file or tree of the host to ``target``, as ``cp -a`` does."""
+        self.files.put(source, target)
+
+    def get(self, source: str, target: str | os.PathLike[str]) -> None:
+        """Copy a file or tree of the sandbox to ``target`` on the host, as ``cp -a`` does; no link is followed out."""
+        self.files.get(source, target)
+
+    @property
+    def files(self) -> Files:
+        """The sandbox's files, seen from outside: also ``exists``, ``is_dir``, ``listdir``, ``mkdir``, ``unlink``."""
+        self._check_open()
+        return self._files
+
+    def changes(self) -> Changes:
+        """Return what was added, modified and deleted since the start, without what lies in /proc, /sys, /dev and /run."""
+        self._check_open()
+        directory = self._started.directory
+        return read_changes(
+            [(one.prefix, f"{directory}/{one.upper}", one.lowers) for one in self._started.tree.overlays]
+        ).without(*(mount.target for mount in self.spec.mounts))
+
+    # Network
+
+    def connect(self, port: int, host: str = "127.0.0.1", *, timeout: float = 5) -> socket.socket:
+        """Return a TCP socket connected to ``port`` as if from inside the sandbox.
+
+        Raises ConnectionRefusedError when nobody listens there, TimeoutError after ``timeout`` seconds.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        reply, theirs = seqpacket_pair()
+        with reply:
+            with theirs:
+                self._tell(("connect", int(family), int(socket.SOCK_STREAM), (host, port)), (theirs.fileno(),))
+            received = _receive_or_none(reply)
+        if received is None:
+            raise self._gone()
+        (word, *operands), fds = received
+        if word == "failed":
+            raise _connect_error(int(operands[0]), host, port, self.name)  # type: ignore[call-overload]
+        connection = socket.socket(fileno=fds[0])
+        try:
+            _await_connection(connection, host, port, self.name, timeout)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    # What it uses, what it did
+
+    def stats(self) -> Stats:
+        """Return memory in bytes, processor time in seconds and the number of processes, in use now.
+
+        From the sandbox's control groups where its spec has limits; else summed over its processes, without peaks.
+        """
+        self._check_open()
+        if self._started.cgroup_paths:
+            return read_stats(self._started.cgroup_paths)
+        from pytest_sandbox_runtime.usage import sum_processes
+
+        return sum_processes(self._started.root)
+
+    def was_oom_killed(self) -> bool:
+        """Whether the kernel has killed something in the sandbox, out of memory, since this was last asked."""
+        if self.spec.memory is None or not self._started.cgroup_paths:
+            return False
+        try:
+            kills = read_stats(self._started.cgroup_paths).oom_kills or 0
+        except OSError:
+            return False
+        seen, self._oom_kills = self._oom_kills, kills
+        return kills > seen
+
+    def logs(self) -> str:
+        """Return what ``run`` did so far: each command, the last lines it printed, and how it ended."""
+        return "\n".join(self._commands)
+
+    def _record(self, outcome: Outcome) -> None:
+        tail = outcome.tail(_LOG_LINES)
+        self._commands.append("\n".join(part for part in (f"$ {outcome.command()}", tail, f"# {outcome}") if part))
+
+    # Entering, for tests that run inside
+
+    def join(self) -> None:
+        """Move this process, a fork of the engine's, into the sandbox; its next child is in the pid namespace too.
+
+        The engine and all its sandboxes are closed for this process: nothing in here leads back to them.
+        """
+        self._check_open()
+        pidfd, namespaces = self._started.pidfd, self._started.namespaces
+        join(self._started.cgroup_paths)
+        setns(pidfd, namespaces)
+        self._started.leave()
+
+    def let_go(self) -> None:
+        """Forget the sandbox without ending it: it belongs to the process that this one is a fork of."""
+        if self._undo is not None:
+            self._undo.pop_all()
+            self._undo = None
+            self._started.control.close()
+            os.close(self._started.pidfd)
+            os.close(self._started.root)
+
+
+def _input(data: bytes | str | IO[Any] | None) -> tuple[bytes | None, int | IO[Any] | None]:
+    if data is None:
+        return None, None
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data), PIPE
+    if isinstance(data, str):
+        return data.encode("utf-8", "surrogateescape"), PIPE
+    return None, data
+
+
+def _decoded(output: bytes, *, text: bool) -> str | bytes:
+    return output.decode("utf-8", "surrogateescape") if text else output
+
+
+def _shown(args: Sequence[str | os.PathLike[str]] | str) -> list[str] | str:
+    return args if isinstance(args, str) else [os.fsdecode(part) for part in args]
+
+
+def _streams(
+    stdin: int | IO[Any] | None, stdout: int | IO[Any], stderr: int | IO[Any], undo: ExitStack
+) -> tuple[tuple[IO[bytes] | None, ...], tuple[int, ...]]:
+    ours: list[IO[bytes] | None] = []
+    theirs: list[int] = []
+    for number, wanted in enumerate((stdin, stdout, stderr)):
+        stream = None
+        if wanted == PIPE:
+            read, write = os.pipe2(os.O_CLOEXEC)
+            inner, outer = (read, write) if number == 0 else (write, read)
+            stream = os.fdopen(outer, "wb" if number == 0 else "rb", 0)
+            undo.callback(stream.close)
+        elif wanted is None or wanted == DEVNULL:
+            inner = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        elif wanted == STDOUT:
+            inner = os.dup(theirs[1])
+        else:
+            inner = os.dup(wanted if isinstance(wanted, int) else wanted.fileno())
+        undo.callback(os.close, inner)
+        ours.append(stream)
+        theirs.append(inner)
+    return tuple(ours), tuple(theirs)
+
+
+def _receive_or_none(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | None:
+    try:
+        return receive(channel)
+    except ConnectionError:
+        return None
+
+
+def _start_error(args: object, argv: list[bytes], workdir: str, code: object, subject: object) -> SandboxError:
+    program, said = os.fsdecode(argv[0]), str(subject)
+    if said.startswith("workdir:"):
+        return CommandError(f"cannot run {args!r} in {workdir}: {os.strerror(int(str(code)))}")
+    if code == errno.ENOENT:
+        return CommandNotFoundError(f"there is no program {program!r} in the sandbox", hint=f"PATH is {PATH}" if "/" not in program else "")
+    if code == errno.ENOEXEC:
+        return CommandError(f"{said or program} is there, but what would run it is not", hint="its #! line or its loader names a missing file, or it is for another machine")
+    return CommandError(f"cannot run {program!r}: {os.strerror(int(str(code)))}")
+
+
+def _connect_error(code: int, host: str, port: int, name: str) -> OSError:
+    return OSError(code, f"{os.strerror(code)} by port {port} of {host} in sandbox {name}")
+
+
+def _await_connection(connection: socket.socket, host: str, port: int, name: str, timeout: float) -> None:
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    if not poll.poll(timeout * 1000):
+        raise TimeoutError(errno.ETIMEDOUT, f"port {port} of {host} in sandbox {name} did not answer within {timeout:g} s")
+    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise _connect_error(code, host, port, name)
+    connection.setblocking(True)
+
+
+def _home_of(uid: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_dir
+    return "/"

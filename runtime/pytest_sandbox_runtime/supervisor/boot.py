@@ -1,0 +1,112 @@
+"""PYTEST_DONT_REWRITE. How a fork of the supervisor becomes the init of a sandbox, step after step.
+
+Until it is one it says nothing; its last words, if a step fails, name step, call, errno and subject.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import time
+
+from pytest_sandbox_runtime.kernel.libc import SyscallError
+from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, sethostname, unshare
+from pytest_sandbox_runtime.kernel.processes import close_range
+from pytest_sandbox_runtime.rootfs.steps import carry_out, describe
+from pytest_sandbox_runtime.supervisor.confinement import confine
+from pytest_sandbox_runtime.supervisor.init import serve
+from pytest_sandbox_runtime.supervisor.messages import send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+CONTROL_FD = 3
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+# A machine of one's own: everybody may open low ports and ping, as in Docker since 20.10.
+_SYSCTLS = (("net/ipv4/ip_unprivileged_port_start", b"0"), ("net/ipv4/ping_group_range", b"0 2147483647"))
+
+
+def become_init(control: socket.socket, directory: str, job: dict[str, Any], group: Any) -> None:
+    """Build the sandbox that ``job`` describes around this process and serve it; never returns."""
+    status = 1
+    step = "begin"
+    try:
+        control = _keep_only(control)
+        os.umask(0)
+        for step, act in _boot(job, directory, group):  # noqa: B007  the step that failed is told below
+            act()
+        step = "be ready"
+        _say_ready(control)
+        status = serve(control)
+    except OSError as error:
+        call = error.call if isinstance(error, SyscallError) else ""
+        send(control, ("failed", step, call, error.errno or 0, str(error.filename or "")))
+    finally:
+        os._exit(status)
+
+
+def _keep_only(control: socket.socket) -> socket.socket:
+    # Nothing of the supervisor's may live on in here: its sockets, its lock, other sandboxes' descriptors.
+    if control.fileno() != CONTROL_FD:
+        os.dup2(control.fileno(), CONTROL_FD, inheritable=False)
+    close_range(CONTROL_FD + 1)
+    control.detach()
+    return socket.socket(fileno=CONTROL_FD)
+
+
+def _boot(job: dict[str, Any], directory: str, join: Callable[[], None]) -> Iterator[tuple[str, Callable[[], None]]]:
+    yield "join the control group", lambda: group.join(0) if group is not None else None
+    yield "leave the host's namespaces", lambda: _leave(job)
+    yield "bring the loopback device up", lambda: _loopback(job)
+    yield "set the host name", lambda: sethostname(job["hostname"])
+    yield "go to the sandbox's directory", lambda: os.chdir(directory)
+    yield "make mounts private", lambda: mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
+    for step in job["plan"]:
+        yield describe(step), lambda step=step: carry_out(step)  # type: ignore[misc]
+    yield "drop privileges", lambda: confine(job["seccomp"], keep_permitted=True)
+
+
+def _leave(job: dict[str, Any]) -> None:
+    unshare(job["namespaces"])
+    if job["namespaces"] & CloneFlag.NEWUSER:
+        uid, gid = job["identity"]
+        _write("/proc/self/setgroups", b"deny")
+        _write("/proc/self/uid_map", b"%d 0 1" % uid)
+        _write("/proc/self/gid_map", b"%d 0 1" % gid)
+    if job["namespaces"] & CloneFlag.NEWTIME:
+        # Clocks that count from the start of the sandbox, as those of a machine do from its boot.
+        clocks = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
+        offsets = "".join(f"{name} -{int(time.clock_gettime(clock))} 0\n" for name, clock in clocks)
+        _write("/proc/self/timens_offsets", offsets.encode())
+
+
+def _loopback(job: dict[str, Any]) -> None:
+    if not job["namespaces"] & CloneFlag.NEWNET:
+        return
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    for name, value in _SYSCTLS:
+        _write(f"/proc/sys/{name}", value)
+
+
+def _write(path: str, value: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)
+
+
+def _say_ready(control: socket.socket) -> None:
+    os.umask(0o022)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    send(control, ("ready",), (root,))
+    os.close(root)

@@ -1,0 +1,59 @@
+"""PYTEST_DONT_REWRITE. A user namespace for a run without root: user_namespaces(7), newuidmap(1), subuid(5)."""
+
+from __future__ import annotations
+
+import os
+
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
+
+_SEARCH = ("/usr/bin", "/bin", "/usr/local/bin")
+
+
+def map_identities(subids: str) -> None:
+    """Enter a new user namespace as its root.
+
+    ``subids`` is "" or "first-uid:count:first-gid:count", what /etc/subuid and /etc/subgid give this user: those are
+    mapped from 1 on, by newuidmap(1), which may; without them only 0 is, to the user.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    if not subids:
+        unshare(CloneFlag.NEWUSER)
+        _map_one(uid, gid)
+        return
+    entered, enter = os.pipe2(os.O_CLOEXEC)
+    mapper = os.fork()
+    if mapper == 0:
+        os.read(entered, 1)
+        os._exit(0 if _map_all(os.getppid(), uid, gid, subids.split(":")) else 1)
+    unshare(CloneFlag.NEWUSER)
+    os.close(enter)
+    os.close(entered)
+    _, status = os.waitpid(mapper, 0)
+    if status != 0:
+        _map_one(uid, gid)
+
+
+def _map_one(uid: int, gid: int) -> None:
+    for name, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, line.encode())
+        finally:
+            os.close(fd)
+
+
+def _map_all(pid: int, uid: int, gid: int, subids: list[str]) -> bool:
+    first_uid, uids, first_gid, gids = subids
+    # gid first: when that fails, the uid map is still empty and one identity can be had.
+    return _run("newgidmap", pid, gid, first_gid, gids) and _run("newuidmap", pid, uid, first_uid, uids)
+
+
+def _run(tool: str, pid: int, own: int, first: str, count: str) -> bool:
+    argv = [tool, str(pid), "0", str(own), "1", "1", first, count]
+    for folder in _SEARCH:
+        try:
+            child = os.posix_spawn(f"{folder}/{tool}", argv, {})
+        except FileNotFoundError:
+            continue
+        return os.waitpid(child, 0)[1] == 0
+    return False

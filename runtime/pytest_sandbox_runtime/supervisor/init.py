@@ -1,0 +1,269 @@
+"""PYTEST_DONT_REWRITE. PID 1 of a sandbox: starts commands on request, reaps whatever dies, and says how it died.
+
+Each request for a command brings a socket of its own, on which all that concerns this command is said: ``started``,
+``failed`` and ``exited``. When the sandbox dies that socket ends without an ``exited``.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+import termios
+
+from pytest_sandbox_runtime.kernel.processes import block, signalfd
+from pytest_sandbox_runtime.supervisor.messages import receive, send
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+_READY = select.POLLIN | select.POLLHUP
+# Python ignores these two; a command must not.
+_DEFAULTS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+class Init:
+    """The commands of one sandbox, and who wants to know of their end."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._waiting: dict[int, socket.socket] = {}
+        self._requests: dict[str, Callable[..., None]] = {
+            "exec": self._exec,
+            "signal": self._signal,
+            "connect": self._connect,
+        }
+
+    def serve(self) -> int:
+        """Serve until the last client has gone; returns init's exit status."""
+        block([signal.SIGCHLD])
+        deaths = signalfd([signal.SIGCHLD])
+        poll = select.poll()
+        poll.register(deaths, select.POLLIN)
+        poll.register(self._control, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == deaths:
+                    os.read(deaths, 4096)
+                    self._reap()
+                elif not self._answer():
+                    return 0
+
+    def _answer(self) -> bool:
+        received = receive(self._control)
+        if received is None:
+            return False
+        (word, *operands), fds = received
+        try:
+            self._requests[str(word)](*operands, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _exec(self, command: tuple[object, ...], fds: list[int]) -> None:
+        reply = socket.socket(fileno=os.dup(fds[0]))
+        try:
+            pid, master = start(command, fds[1:])  # type: ignore[arg-type]
+        except OSError as error:
+            _tell(reply, ("failed", error.errno or 0, str(error.filename or "")))
+            reply.close()
+            return
+        self._waiting[pid] = reply
+        _tell(reply, ("started", pid), () if master is None else (master,))
+        if master is not None:
+            os.close(master)
+
+    def _signal(self, pid: int, number: int, group: bool, fds: list[int]) -> None:  # noqa: FBT001, ARG002
+        try:
+            if group:
+                os.killpg(pid, number)
+            elif pid in self._waiting:
+                os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+
+    def _connect(self, family: int, kind: int, address: object, fds: list[int]) -> None:
+        with socket.socket(fileno=os.dup(fds[0])) as reply, socket.socket(family, kind) as wanted:
+            wanted.setblocking(False)
+            # Who waits for the connection is the client: init has other commands to look after.
+            code = wanted.connect_ex(address)  # type: ignore[arg-type]
+            if code in (0, errno.EINPROGRESS):
+                _tell(reply, ("connecting",), (wanted.fileno(),))
+            else:
+                _tell(reply, ("failed", code, ""))
+
+    def _reap(self) -> None:
+        for pid, status, usage in _dead():
+            reply = self._waiting.pop(pid, None)
+            if reply is not None:
+                _tell(reply, ("exited", os.waitstatus_to_exitcode(status), usage))
+                reply.close()
+
+
+def serve(control: socket.socket) -> int:
+    """Be init: see Init.serve."""
+    return Init(control).serve()
+
+
+def _tell(reply: socket.socket, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> None:
+    try:
+        send(reply, message, fds)
+    except OSError:
+        # Nobody listens any more: the client has died or has lost interest.
+        return
+
+
+def _dead() -> Iterator[tuple[int, int, float]]:
+    while True:
+        try:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        yield pid, status, usage.ru_utime + usage.ru_stime
+
+
+def start(command: tuple[object, ...], fds: list[int]) -> tuple[int, int | None]:
+    """Start a command; returns its pid, and the terminal's master where it has one. Raises OSError.
+
+    ``command`` is argv, environment, working directory, (uid, gid, groups) or None for our own, and the rows and
+    columns of its terminal or None; ``fds`` are its standard streams, none with a terminal.
+    """
+    argv, env, workdir, user, window = command
+    if window is not None:
+        master, slave = _open_terminal(*window)  # type: ignore[misc]
+        try:
+            return _fork(argv, env, workdir, user, [slave] * 3, terminal=True), master  # type: ignore[arg-type]
+        except OSError:
+            os.close(master)
+            raise
+        finally:
+            os.close(slave)
+    if user is not None:
+        return _fork(argv, env, workdir, user, fds, terminal=False), None  # type: ignore[arg-type]
+    return _spawn(argv, env, workdir, fds), None  # type: ignore[arg-type]
+
+
+def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
+    number = struct.unpack("i", fcntl.ioctl(master, termios.TIOCGPTN, b"\0\0\0\0"))[0]
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+    return master, os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def _candidates(program: bytes, env: dict[bytes, bytes]) -> Iterator[bytes]:
+    if b"/" in program:
+        yield program
+        return
+    for folder in env.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(b":"):
+        yield os.path.join(folder or b".", program)
+
+
+def _first_that_starts(argv: list[bytes], env: dict[bytes, bytes], attempt: Callable[[bytes], int]) -> int:
+    denied: OSError | None = None
+    for path in _candidates(argv[0], env):
+        try:
+            return attempt(path)
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.lexists(path) and not os.path.isdir(path):
+                # It is there: what is missing is the interpreter that it names, or its loader.
+                raise OSError(errno.ENOEXEC, "", path) from None
+        except PermissionError:
+            denied = OSError(errno.EACCES, "", path)
+    raise denied or FileNotFoundError(errno.ENOENT, "", argv[0])
+
+
+def _spawn(argv: list[bytes], env: dict[bytes, bytes], workdir: bytes, fds: list[int]) -> int:
+    # posix_spawn(3) shares memory until the exec: a third of the price of a fork, and it says what went wrong.
+    _enter(workdir)
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(fds)]
+    return _first_that_starts(
+        argv,
+        env,
+        lambda path: os.posix_spawn(
+            path, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_DEFAULTS
+        ),
+    )
+
+
+def _enter(workdir: bytes) -> None:
+    try:
+        os.chdir(workdir)
+    except OSError as error:
+        # Told apart from a missing program by its subject.
+        raise OSError(error.errno, "", b"workdir:" + workdir) from None
+
+
+def _fork(  # noqa: PLR0913
+    argv: list[bytes],
+    env: dict[bytes, bytes],
+    workdir: bytes,
+    user: tuple[int, int, list[int]] | None,
+    fds: list[int],
+    *,
+    terminal: bool,
+) -> int:
+    failures, said = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _exec_or_tell(said, argv, env, workdir, user, fds, terminal=terminal)
+    os.close(said)
+    try:
+        told = os.read(failures, 4096)
+    finally:
+        os.close(failures)
+    if told:
+        os.waitpid(pid, 0)
+        code, _, subject = told.partition(b" ")
+        raise OSError(int(code), "", subject)
+    return pid
+
+
+def _exec_or_tell(  # noqa: PLR0913
+    said: int,
+    argv: list[bytes],
+    env: dict[bytes, bytes],
+    workdir: bytes,
+    user: tuple[int, int, list[int]] | None,
+    fds: list[int],
+    *,
+    terminal: bool,
+) -> None:
+    try:
+        os.setsid()
+        if terminal:
+            fcntl.ioctl(fds[0], termios.TIOCSCTTY, 0)
+        for number, fd in enumerate(fds):
+            os.dup2(fd, number)
+        if user is not None:
+            become(*user)
+        _enter(workdir)
+        for number in _DEFAULTS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _first_that_starts(argv, env, lambda path: os.execve(path, argv, env))  # noqa: S606
+    except OSError as error:
+        subject = error.filename if isinstance(error.filename, bytes) else str(error.filename or "").encode()
+        os.write(said, b"%d %s" % (error.errno or 0, subject))
+    finally:
+        os._exit(127)
+
+
+def become(uid: int, gid: int, groups: Sequence[int]) -> None:
+    """Make this process run as ``uid``, for good."""
+    try:
+        os.setgroups(list(groups))
+    except PermissionError:
+        # One mapped id: setgroups(2) is denied, and the groups cannot be had.
+        if set(groups) - {gid}:
+            raise
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)

@@ -1,0 +1,278 @@
+"""PYTEST_DONT_REWRITE. The fork server: PID 1 of the run's pid namespace, parent of every sandbox's init.
+
+Single-threaded. Whoever asks is a client on a socket of its own, with a pidfd of its process: when either ends, the
+client's sandboxes end; when the first client ends, the run does, and the kernel takes what is left.
+"""
+
+from __future__ import annotations
+
+import gc
+import marshal
+import os
+import select
+import signal
+import socket
+
+from pytest_sandbox_runtime.kernel.mounts import UmountFlag, mount, umount
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
+from pytest_sandbox_runtime.kernel.processes import block, signalfd
+from pytest_sandbox_runtime.supervisor.boot import become_init
+from pytest_sandbox_runtime.supervisor.groups import Groups
+from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, remove_run, remove_tree, sweep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Beside the sandboxes, which may lie on a tmpfs that only this process sees.
+SOCKET_NAME = "../supervisor"
+
+
+class Sandbox:
+    """An init that runs, and what must go when it has gone."""
+
+    def __init__(self, name: str, pid: int, control: socket.socket, group: Any) -> None:
+        self.name = name
+        self.pid = pid
+        self.control = control
+        self.group = group
+        self.status: int | None = None
+        self.unwanted = False
+        self.keep = False
+
+
+class Client:
+    """Who asks: a socket, the process behind it, and the sandboxes that die with it.
+
+    ``standby`` is made, while nobody waits, of the job that was asked for twice in a row, and handed out to the third:
+    a sandbox is handed out once, ever.
+    """
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.pidfd = -1
+        self.sandboxes: dict[str, Sandbox] = {}
+        self.last_job = b""
+        self.repeated = b""
+        self.standby: Sandbox | None = None
+
+
+class Supervisor:
+    """All the sandboxes of a run, whose directory is ``run``; in ``memory`` where its disk is no place for them."""
+
+    def __init__(self, channel: socket.socket, run: str, *, memory: bool) -> None:
+        self._memory = memory
+        self._first = Client(channel)
+        self._run = run
+        self._clients = {self._first}
+        self._poll = select.poll()
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._by_pid: dict[int, Sandbox] = {}
+        self._jobs: dict[bytes, dict[str, Any]] = {}
+        self._names = 0
+        self._groups = Groups(os.path.basename(run))
+        self._own_pid_namespace = -1
+        self._listener: socket.socket | None = None
+        self._requests: dict[str, Callable[..., None]] = {
+            "hello": self._hello,
+            "create": self._create,
+            "remove": self._remove,
+            "listen": self._listen,
+        }
+
+    def serve(self) -> int:
+        """Serve until the first client has gone and everything is put away; returns the exit status."""
+        if self._memory:
+            mount("tmpfs", os.path.join(self._run, SANDBOXES), "tmpfs", 0, "mode=755")
+        os.chdir(os.path.join(self._run, SANDBOXES))
+        self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        block([signal.SIGCHLD])
+        deaths = signalfd([signal.SIGCHLD])
+        self._watch(deaths, lambda: self._reap(deaths))
+        self._watch_client(self._first)
+        # The collector would touch, and so copy, every page that a sandbox's init shares with this process.
+        gc.disable()
+        gc.freeze()
+        while self._clients or self._by_pid:
+            for fd, _ in self._poll.poll(0) or self._idle() or self._poll.poll():
+                # An earlier event of the same round may have ended what this one is about.
+                if fd in self._watched:
+                    self._watched[fd]()
+        self._groups.remove()
+        self._put_away()
+        return 0
+
+    def _put_away(self) -> None:
+        # Removals that were given to a fork end with this process, PID 1, so they are waited for.
+        while True:
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                break
+        os.chdir("/")
+        if self._memory:
+            umount(os.path.join(self._run, SANDBOXES), UmountFlag.DETACH)
+        remove_run(self._run)
+
+    def _watch(self, fd: int, act: Callable[[], None]) -> None:
+        self._watched[fd] = act
+        self._poll.register(fd, select.POLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._watched.pop(fd, None) is not None:
+            self._poll.unregister(fd)
+
+    def _watch_client(self, client: Client) -> None:
+        self._watch(client.channel.fileno(), lambda: self._answer(client))
+
+    def _idle(self) -> None:
+        for client in self._clients:
+            if client.repeated and client.standby is None:
+                try:
+                    client.standby = self._launch(client.repeated)
+                except OSError:
+                    # Who asks next meets the same error, and is told.
+                    client.repeated = b""
+
+    def _answer(self, client: Client) -> None:
+        try:
+            received = receive(client.channel)
+        except ConnectionError:
+            received = None
+        if received is None:
+            self._lose(client)
+            return
+        (word, *operands), fds = received
+        try:
+            self._requests[str(word)](client, *operands, *fds)
+        except BrokenPipeError:
+            self._lose(client)
+
+    def _hello(self, client: Client, pidfd: int) -> None:
+        client.pidfd = pidfd
+        # A fork of the client may hold its socket open; its death is seen all the same.
+        self._watch(pidfd, lambda: self._lose(client))
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        send(client.channel, ("welcome",), (here,))
+        os.close(here)
+        if client is self._first:
+            sweep(self._run)
+
+    def _create(self, client: Client, job: bytes) -> None:
+        try:
+            sandbox = self._take_standby(client, job) or self._launch(job)
+        except OSError as error:
+            call = getattr(error, "call", "")
+            send(client.channel, ("failed", "make the sandbox", call, error.errno or 0, str(error.filename or "")))
+            return
+        client.repeated = job if client.last_job == job else b""
+        client.last_job = job
+        client.sandboxes[sandbox.name] = sandbox
+        self._hand_out(client, sandbox)
+
+    def _take_standby(self, client: Client, job: bytes) -> Sandbox | None:
+        if client.standby is None:
+            return None
+        sandbox, client.standby = client.standby, None
+        if client.repeated == job and sandbox.status is None:
+            return sandbox
+        self._discard(sandbox)
+        return None
+
+    def _hand_out(self, client: Client, sandbox: Sandbox) -> None:
+        pidfd = os.pidfd_open(sandbox.pid)
+        try:
+            paths = sandbox.group.paths() if sandbox.group is not None else ()
+            send(client.channel, ("created", sandbox.name, paths), (pidfd, sandbox.control.fileno()))
+        finally:
+            os.close(pidfd)
+            sandbox.control.close()
+
+    def _launch(self, job: bytes) -> Sandbox:
+        work = self._jobs.get(job)
+        if work is None:
+            work = self._jobs[job] = marshal.loads(job)  # noqa: S302  the client is our own
+        self._names += 1
+        name = str(self._names)
+        os.mkdir(name, 0o755)
+        group = self._groups.create(name, work["limits"])
+        theirs, ours = seqpacket_pair()
+        pid = self._fork_into_pid_namespace()
+        if pid == 0:
+            become_init(ours, name, work, group)
+        ours.close()
+        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group)
+        return sandbox
+
+    def _fork_into_pid_namespace(self) -> int:
+        unshare(CloneFlag.NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                # Else the next child would land in the last one's namespace.
+                setns(self._own_pid_namespace, CloneFlag.NEWPID)
+        return pid
+
+    def _remove(self, client: Client, name: str, keep: bool) -> None:  # noqa: FBT001
+        sandbox = client.sandboxes.pop(name, None)
+        if sandbox is not None:
+            sandbox.keep = keep
+            self._discard(sandbox)
+
+    def _listen(self, client: Client) -> None:
+        if self._listener is None:
+            self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            # Relative: the path may be longer than the 108 bytes of unix(7).
+            self._listener.bind(SOCKET_NAME)
+            self._listener.listen()
+            self._watch(self._listener.fileno(), self._accept)
+        send(client.channel, ("listening",))
+
+    def _accept(self) -> None:
+        if self._listener is not None:
+            client = Client(self._listener.accept()[0])
+            self._clients.add(client)
+            self._watch_client(client)
+
+    def _lose(self, client: Client) -> None:
+        for one in list(self._clients) if client is self._first else [client]:
+            self._clients.discard(one)
+            self._unwatch(one.channel.fileno())
+            one.channel.close()
+            if one.pidfd != -1:
+                self._unwatch(one.pidfd)
+                os.close(one.pidfd)
+            for sandbox in [*one.sandboxes.values(), *([one.standby] if one.standby else [])]:
+                self._discard(sandbox)
+
+    def _discard(self, sandbox: Sandbox) -> None:
+        sandbox.unwanted = True
+        if sandbox.status is None:
+            os.kill(sandbox.pid, signal.SIGKILL)
+        else:
+            self._forget(sandbox)
+
+    def _reap(self, deaths: int) -> None:
+        os.read(deaths, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            sandbox = self._by_pid.pop(pid, None)
+            if sandbox is not None:
+                sandbox.status = status
+                if sandbox.unwanted:
+                    self._forget(sandbox)
+
+    def _forget(self, sandbox: Sandbox) -> None:
+        if sandbox.group is not None:
+            sandbox.group.remove()
+        if not sandbox.keep:
+            remove_tree(sandbox.name)

@@ -1,0 +1,150 @@
+"""Pseudoterminals: a command that believes it talks to a person, and a person's terminal joined to it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import select
+import signal
+import struct
+import sys
+import termios
+import tty
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from typing_extensions import Self
+
+    from pytest_sandbox_runtime.process import Process
+
+
+class Terminal:
+    """The master side of a command's terminal: only Sandbox.pty makes one."""
+
+    def __init__(self, master: int, process: Process) -> None:
+        self.process = process
+        self._master = master
+
+    def __repr__(self) -> str:
+        return f"<Terminal of {self.process!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def fileno(self) -> int:
+        """Return the master's descriptor, for poll(2)."""
+        return self._master
+
+    def read(self, size: int = 65536) -> bytes:
+        """Return what the command has printed, at most ``size`` bytes; waits for some; b"" once it has hung up."""
+        try:
+            return os.read(self._master, size)
+        except OSError:
+            # EIO is a master's end of file: pty(7).
+            return b""
+
+    def read_until(self, expected: bytes, timeout: float | None = None) -> bytes:
+        """Return all up to and with ``expected``; raises TimeoutError or EOFError with what came instead."""
+        seen = b""
+        poll = select.poll()
+        poll.register(self._master, select.POLLIN)
+        while expected not in seen:
+            if not poll.poll(None if timeout is None else timeout * 1000):
+                raise TimeoutError(f"{expected!r} was not printed within {timeout:g} s, but {seen!r}")
+            chunk = self.read(1)
+            if not chunk:
+                raise EOFError(f"{expected!r} was not printed before the end, but {seen!r}")
+            seen += chunk
+        return seen
+
+    def write(self, data: bytes) -> None:
+        """Type ``data``."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._master, view) :]
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Change the window's size; the command gets SIGWINCH."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the command's return code when it has ended."""
+        return self.process.wait(timeout)
+
+    def close(self) -> None:
+        """Hang up, and end the command. Again: nothing."""
+        if self._master != -1:
+            os.close(self._master)
+            self._master = -1
+        self.process.close()
+
+
+def interact(terminal: Terminal) -> int:
+    """Join this process's own terminal to ``terminal`` until the command ends; returns its return code."""
+    outside = sys.stdin.fileno()
+    with _raw(outside), _following_size(terminal, outside):
+        _relay(terminal, outside, sys.stdout.fileno())
+    return terminal.wait()
+
+
+@contextlib.contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    if not os.isatty(fd):
+        yield
+        return
+    before = termios.tcgetattr(fd)
+    try:
+        # Raw, so that Ctrl-C is a byte that the inner terminal turns into SIGINT for the command.
+        tty.setraw(fd)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _following_size(terminal: Terminal, outside: int) -> Iterator[None]:
+    def follow(_number: int = 0, _frame: FrameType | None = None) -> None:
+        with contextlib.suppress(OSError):
+            columns, rows = os.get_terminal_size(outside)
+            terminal.resize(rows, columns)
+
+    follow()
+    before = signal.signal(signal.SIGWINCH, follow)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
+
+
+def _relay(terminal: Terminal, source: int, sink: int) -> None:
+    poll = select.poll()
+    poll.register(terminal, select.POLLIN)
+    poll.register(source, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == terminal.fileno():
+                data = terminal.read()
+                if not data:
+                    return
+                _write_all(sink, data)
+            else:
+                typed = os.read(source, 4096)
+                if typed:
+                    terminal.write(typed)
+                else:
+                    # End of a pipe: what a person says with Ctrl-D.
+                    poll.unregister(source)
+                    terminal.write(b"\x04")
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
