@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.capabilities import explain, is_privileged, limits_not_enforced
 from pytest_sandbox_runtime.errors import EngineError, SandboxClosedError, SandboxError, StartError, UnsupportedError
-from pytest_sandbox_runtime.images.store import Store
+from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files
 from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
-from pytest_sandbox_runtime.state import can_be_upper, create_run, default_store, subordinate_ids
+from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 
@@ -74,7 +74,7 @@ class Engine:
         self._trees: dict[tuple[object, ...], Tree] = {}
         self._jobs: dict[SandboxSpec, tuple[bytes, Tree]] = {}
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
-        self._directory = self._greet()
+        self._directory, self._layers = self._greet()
 
     @classmethod
     def open(cls, settings: EngineSettings | None = None) -> Self:
@@ -82,7 +82,7 @@ class Engine:
         settings = settings or EngineSettings()
         if sys.platform != "linux":
             raise UnsupportedError(f"sandboxes need Linux, and this is {sys.platform}", hint="run the suite in a Linux virtual machine, or WSL2")
-        store = settings.store or default_store()
+        store = settings.store or default_store(os.environ)
         with ExitStack() as undo:
             run = create_run(store)
             undo.callback(os.close, run.lock)
@@ -143,18 +143,20 @@ class Engine:
             undo.callback(os.close, pidfd)
             channel = undo.enter_context(socket.socket(fileno=control))
             undo.callback(_kill, pidfd)
-            root = _await_ready(channel, spec)
+            root = self._await_ready(channel, spec)
             undo.callback(os.close, root)
             started = Started(
                 name=str(name),
                 control=channel,
                 pidfd=pidfd,
                 root=root,
+                seen=self._seen,
                 directory=f"/proc/self/fd/{self._directory}/{name}",
                 tree=tree,
                 uid=self._identity(spec)[0],
                 cgroup_paths=cgroup_paths,
                 leave=self._leave,
+                last_words=lambda: _last_words(self._run),
                 namespaces=self._namespaces(spec) | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER),
             )
             sandbox = Sandbox(spec, started, undo)
@@ -184,6 +186,7 @@ class Engine:
         self._undo = None
         self._channel.close()
         os.close(self._directory)
+        os.close(self._layers)
 
     # What a spec means on this host
 
@@ -219,9 +222,9 @@ class Engine:
     def _tree(self, spec: SandboxSpec) -> Tree:
         key = (spec.image, spec.hostname, spec.network)
         if key not in self._trees:
-            directory = os.path.join(self._run, "layers", uuid.uuid4().hex[:12])
-            os.makedirs(directory)
-            self._trees[key] = self._make_tree(spec, directory)
+            name = uuid.uuid4().hex[:12]
+            os.mkdir(self._seen(f"{self._run}/layers/{name}"))
+            self._trees[key] = self._make_tree(spec, f"{self._run}/layers/{name}")
         return self._trees[key]
 
     def _make_tree(self, spec: SandboxSpec, directory: str) -> Tree:
@@ -234,11 +237,16 @@ class Engine:
                 needed=self.settings.needed,
                 hide=(self.store.path,),
             )
-            return host_tree(directory, view, user_namespace=not self._privileged)
+            return host_tree(directory, self._seen(directory), view, user_namespace=not self._privileged)
         below = self.store.root_of(spec.image)
-        thin = ThinLayer(os.path.join(directory, "0"), below, user_namespace=not self._privileged)
+        thin = ThinLayer(self._seen(f"{directory}/0"), below)
         write_fixed_files(thin, spec.hostname, host_network=host_network)
-        return Tree((Overlay("/", (thin.path, below)),))
+        return Tree((Overlay("/", (f"{directory}/0", below)),))
+
+    def _seen(self, path: str) -> str:
+        """Return ``path``, which the supervisor's mount namespace has, as this process can reach it."""
+        layers = f"{self._run}/layers/"
+        return f"/proc/self/fd/{self._layers}/{path.removeprefix(layers)}" if path.startswith(layers) else path
 
     def _namespaces(self, spec: SandboxSpec) -> int:
         flags = int(_NAMESPACES)
@@ -262,10 +270,10 @@ class Engine:
 
     # Talking to the supervisor
 
-    def _greet(self) -> int:
+    def _greet(self) -> tuple[int, int]:
         pidfd = os.pidfd_open(os.getpid())
         try:
-            _, (directory,) = self._ask(("hello",), (pidfd,))
+            _, (directory, layers) = self._ask(("hello",), (pidfd,))
         except BaseException:
             self.close()
             raise
@@ -273,7 +281,8 @@ class Engine:
             os.close(pidfd)
         if self._undo is not None:
             self._undo.callback(os.close, directory)
-        return directory
+            self._undo.callback(os.close, layers)
+        return directory, layers
 
     def _ask(self, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> tuple[tuple[Any, ...], list[int]]:
         self._check_open()
@@ -289,6 +298,18 @@ class Engine:
         if word == "failed":
             raise _start_error(operands)
         return (word, *operands), got
+
+    def _await_ready(self, control: socket.socket, spec: SandboxSpec) -> int:
+        try:
+            received = receive(control)
+        except ConnectionError:
+            received = None
+        if received is None:
+            raise StartError(f"the init of a sandbox of {spec.image} died while it was being made", hint=_last_words(self._run))
+        (word, *operands), fds = received
+        if word == "failed":
+            raise _start_error(operands, spec)
+        return fds[0]
 
     def _forget(self, name: str) -> None:
         if self._undo is not None:
@@ -342,19 +363,6 @@ def _kill(pidfd: int) -> None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     poll.poll()
-
-
-def _await_ready(control: socket.socket, spec: SandboxSpec) -> int:
-    try:
-        received = receive(control)
-    except ConnectionError:
-        received = None
-    if received is None:
-        raise StartError(f"the init of a sandbox of {spec.image} died while it was being made")
-    (word, *operands), fds = received
-    if word == "failed":
-        raise _start_error(operands, spec)
-    return fds[0]
 
 
 def _start_error(operands: list[Any], spec: SandboxSpec | None = None) -> SandboxError:

@@ -133,9 +133,8 @@ def explain(call: str, code: int, *, root: str = "/") -> str:
 
 
 def _refused_namespaces(host: Host) -> str:
-    finders = (_container_refuses, _filter_refuses, _chroot_refuses)
-    if not host.is_privileged():
-        finders = (_debian_refuses, _apparmor_refuses, *finders)
+    for_users = () if host.is_privileged() else (_debian_refuses, apparmor_refuses)
+    finders = (*for_users, _container_refuses, _filter_refuses, _chroot_refuses)
     return "; and ".join(text for find in finders if (text := find(host)))
 
 
@@ -145,7 +144,8 @@ def _debian_refuses(host: Host) -> str:
     return f"{_DEBIAN}=0 keeps user namespaces for root: sudo sysctl -w {_DEBIAN}=1"
 
 
-def _apparmor_refuses(host: Host) -> str:
+def apparmor_refuses(host: Host) -> str:
+    """Return what lifts the restriction of user namespaces that Ubuntu has, or "" where it is not in force."""
     if host.sysctl(APPARMOR) != "1":
         return ""
     return (
@@ -182,7 +182,9 @@ def _too_many_namespaces(host: Host) -> str:
     limits = {f"user.max_{kind}_namespaces": host.sysctl(f"user.max_{kind}_namespaces") for kind in _KINDS}
     zero = [name for name, limit in limits.items() if limit == "0"]
     if zero:
-        return f"{' and '.join(f'{name}=0' for name in zero)}: sudo sysctl -w {' '.join(f'{name}=15000' for name in zero)}"
+        return (
+            f"{' and '.join(f'{name}=0' for name in zero)}: sudo sysctl -w {' '.join(f'{name}=15000' for name in zero)}"
+        )
     lowest = min((int(limit), name) for name, limit in limits.items() if limit.isdigit())
     return (
         f"as many namespaces as allowed exist, or they are nested 32 deep; the lowest limit is {lowest[1]}={lowest[0]}: "
@@ -196,7 +198,9 @@ def _kernel_without_namespaces(host: Host) -> str:
     if not missing:
         return ""
     options = ", ".join(f"CONFIG_{kind.upper()}_NS" for kind in missing).replace("CONFIG_MNT_NS", "CONFIG_NAMESPACES")
-    return f"this kernel was built without {options.replace('CONFIG_CGROUP_NS', 'CONFIG_CGROUPS')}: boot one that has it"
+    return (
+        f"this kernel was built without {options.replace('CONFIG_CGROUP_NS', 'CONFIG_CGROUPS')}: boot one that has it"
+    )
 
 
 def _refused_mount(host: Host) -> str:
@@ -206,8 +210,8 @@ def _refused_mount(host: Host) -> str:
     covered = f"{masked[0]} is covered, so the kernel grants no fresh /proc or /sys; " if masked else ""
     if kind not in ("", "WSL2"):
         return f"{covered}{_container_refuses(host)}"
-    if not host.is_privileged() and _apparmor_refuses(host):
-        return _apparmor_refuses(host)
+    if not host.is_privileged() and apparmor_refuses(host):
+        return apparmor_refuses(host)
     if host.is_privileged() or not masked:
         return ""
     return f"{covered}uncover it with sudo umount {' '.join(reversed(masked))}"
@@ -218,8 +222,8 @@ def _refused_overlay(host: Host) -> str:
     if not host.is_privileged() and kernel_version(release) < (5, 11):
         return f"overlayfs without root needs Linux 5.11, and this is {release}: run as root, or on a newer kernel"
     return (
-        "the kernel log (sudo dmesg) has the reason; overlayfs takes its upper directory from ext4, xfs, btrfs or tmpfs, "
-        "but not from another overlay or NFS: set PYTEST_SANDBOX_HOME to a directory on one of those"
+        "the kernel log (sudo dmesg) has the reason; overlayfs takes its upper directory from ext4, xfs, btrfs or "
+        "tmpfs, not from another overlay or NFS: set PYTEST_SANDBOX_HOME to a directory on one of those"
     )
 
 

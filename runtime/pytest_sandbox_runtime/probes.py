@@ -169,6 +169,8 @@ def _time_namespace() -> None:
 
 
 def _pidfd() -> None:
+    # Joining takes rights over the namespace, and so one of this user namespace's.
+    unshare(CloneFlag.NEWUTS)
     try:
         pidfd = os.pidfd_open(os.getpid())
     except AttributeError:

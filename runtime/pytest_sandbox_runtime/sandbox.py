@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.accounts import Account, find_account
-from pytest_sandbox_runtime.cgroups import join, read_stats
+from pytest_sandbox_runtime.cgroups import Group, read_stats
 from pytest_sandbox_runtime.changes import read_changes
 from pytest_sandbox_runtime.errors import (
     CommandError,
@@ -59,7 +59,9 @@ class Started:
     uid: int
     cgroup_paths: Any
     namespaces: int
+    seen: Callable[[str], str]
     leave: Callable[[], None]
+    last_words: Callable[[], str]
 
 
 class Sandbox:
@@ -259,7 +261,7 @@ class Sandbox:
 
     def _gone(self) -> SandboxError:
         why = "out of memory" if self.was_oom_killed() else "its init was killed"
-        return SandboxClosedError(f"sandbox {self.name} has died: {why}")
+        return SandboxClosedError(f"sandbox {self.name} has died: {why}", hint=self._started.last_words())
 
     # Files
 
@@ -296,10 +298,12 @@ class Sandbox:
     def changes(self) -> Changes:
         """Return what was added, modified and deleted since the start, without what lies in /proc, /sys, /dev and /run."""
         self._check_open()
-        directory = self._started.directory
-        return read_changes(
-            [(one.prefix, f"{directory}/{one.upper}", one.lowers) for one in self._started.tree.overlays]
-        ).without(*(mount.target for mount in self.spec.mounts))
+        directory, seen = self._started.directory, self._started.seen
+        overlays = [
+            (one.prefix, f"{directory}/{one.upper}", [seen(lower) for lower in one.lowers])
+            for one in self._started.tree.overlays
+        ]
+        return read_changes(overlays).without(*(mount.target for mount in self.spec.mounts))
 
     # Network
 
@@ -369,7 +373,7 @@ class Sandbox:
         """
         self._check_open()
         pidfd, namespaces = self._started.pidfd, self._started.namespaces
-        join(self._started.cgroup_paths)
+        Group(self._started.cgroup_paths).join()
         setns(pidfd, namespaces)
         self._started.leave()
 

@@ -9,23 +9,10 @@ import pwd
 import shutil
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import EngineError
 from pytest_sandbox_runtime.rootfs.host import read_mounts
-from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, lock_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-def default_store(environ: Mapping[str, str] | None = None) -> str:
-    """Return the directory for images and runs: PYTEST_SANDBOX_HOME, or pytest-sandbox in the user's cache directory."""
-    environ = os.environ if environ is None else environ
-    if "PYTEST_SANDBOX_HOME" in environ:
-        return os.path.abspath(environ["PYTEST_SANDBOX_HOME"])
-    cache = environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(os.path.abspath(cache), "pytest-sandbox")
+from pytest_sandbox_runtime.supervisor.removal import LAYERS, SANDBOXES, lock_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +35,8 @@ def create_run(store: str) -> RunDirectory:
         lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.mkdir(path, 0o755)
-        os.mkdir(os.path.join(path, SANDBOXES), 0o755)
+        for folder in (SANDBOXES, LAYERS):
+            os.mkdir(os.path.join(path, folder), 0o755)
     except OSError as error:
         msg = f"cannot write to the store {store}: {error.strerror}"
         raise EngineError(msg, hint="set PYTEST_SANDBOX_HOME, or the ini key sandbox_store, to a directory of yours") from error

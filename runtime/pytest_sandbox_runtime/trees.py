@@ -79,7 +79,7 @@ def open_regular(place: Place) -> int:
 
 
 def reopen(found: int, flags: int) -> int:
-    """Open the regular file behind an O_PATH descriptor. Another is not even opened: that alone wakes a fifo's writer."""
+    """Open the regular file behind an O_PATH descriptor; refuse all else, which may act on being opened."""
     status = os.fstat(found)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

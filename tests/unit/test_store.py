@@ -220,6 +220,26 @@ def test_an_archive_written_again_and_again_at_once_is_always_the_latest(tmp_pat
         assert files_of(store.root_of(Image.archive(path))) == {"bin/turn": b"%03d" % turn}
 
 
+def test_the_digest_of_a_file_that_may_still_change_unseen_is_not_kept(archive: Path, store: Store) -> None:
+    later = time.time() + 3600
+    os.utime(archive, (later, later))
+    store.root_of(Image.archive(archive))
+    assert os.listdir(Path(store.path) / "builds") == []
+
+
+def test_an_archive_that_grows_while_it_is_unpacked_is_an_error(archive: Path, store: Store) -> None:
+    def grow(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.mkdir" and ".partial-" in str(arguments[0]):
+            with archive.open("ab") as file:
+                file.write(bytes(512))
+
+    def check() -> None:
+        sys.addaudithook(grow)
+        assert "root.tar was changed while it was read" in refusal(store, archive).message
+
+    assert end_of(child_of(check)) == 0
+
+
 @pytest.mark.parametrize("content", ["", "{", "5", '[[1], "x"]', '[[1, 2], "ab"]]'])
 def test_a_damaged_record_is_not_believed(content: str, archive: Path, store: Store) -> None:
     settle(archive)

@@ -7,6 +7,7 @@ import gzip
 import io
 import lzma
 import os
+import resource
 import stat
 import subprocess
 import tarfile
@@ -204,6 +205,11 @@ def test_links_and_fifos_are_made(target: Path) -> None:
     assert (target / "absolute").lstat().st_mtime == 0
 
 
+def test_a_hard_link_to_a_symbolic_link_is_a_name_of_the_link(target: Path) -> None:
+    unpack(archive(member("file"), symlink("soft", "file"), hardlink("twin", "soft")), str(target))
+    assert os.readlink(target / "twin") == "file"
+
+
 def test_a_member_behind_a_link_that_stays_inside_is_written_where_it_leads(target: Path) -> None:
     members = [directory("usr/lib"), symlink("lib", "usr/../usr/lib"), member("lib/libc.so", data=b"elf")]
     unpack(archive(*members), str(target))
@@ -318,6 +324,7 @@ def test_an_ordinary_user_owns_all_and_does_without_devices(tmp_path: Path) -> N
     capability = {"SCHILY.xattr.security.capability": CAPABILITY.decode("utf-8", "surrogateescape")}
     members = [
         directory("closed", mode=0o000),
+        directory("closed/inner", mode=0o500),
         member("closed/file", data=b"x", uid=0, mode=0o400),
         member("ping", pax_headers=capability),
         member("dev/null", tarfile.CHRTYPE, devmajor=1, devminor=3),
@@ -491,6 +498,18 @@ def test_a_directory_with_files_is_no_target(target: Path) -> None:
     (target / "here").touch()
     with pytest.raises(ImageError, match="into a directory that has files"):
         unpack(archive(), str(target))
+
+
+def test_more_directories_than_descriptors_are_no_trouble(tmp_path: Path) -> None:
+    stream = archive(*[member(f"{number}/file") for number in range(600)])
+
+    def check() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (500, 500))
+        os.mkdir("root")
+        unpack(stream, "root")
+        assert len(os.listdir("root")) == 600
+
+    as_ordinary_user(tmp_path, check)
 
 
 def test_no_descriptor_stays_open(target: Path) -> None:

@@ -364,7 +364,7 @@ class _Tree:
     def _make_directory(self, place: _Place, member: tarfile.TarInfo) -> None:
         status = _status(member)
         path = (*place.directory, place.name)
-        if path not in self._fds and not _is_directory(place):
+        if not _is_directory(place):
             self._make(place, lambda: os.mkdir(place.name, 0o700, dir_fd=place.fd))
         # Not before all is in it: a mode may forbid writing, and each new name changes the time.
         self._later[path] = status

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import struct
 from collections import namedtuple
-from ctypes import c_int, c_ulong, c_void_p, create_string_buffer
+from ctypes import c_int, c_uint32, c_ulong
 from enum import IntEnum
 
 from pytest_sandbox_runtime.kernel.libc import bind, check
@@ -15,14 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _VERSION_3 = 0x20080522
-_HEADER = struct.Struct("=Ii")
+# Made here and not in create_string_buffer: each fork of the supervisor would make the types anew.
+_Header = c_uint32 * 2
 # The low words of the three sets come first, then the high words.
-_DATA = struct.Struct("=6I")
+_Words = c_uint32 * 6
 _MOST = 64
 _AMBIENT_CLEAR_ALL = 4
 
-_capget = bind("capget", c_void_p, c_void_p)
-_capset = bind("capset", c_void_p, c_void_p)
+_capget = bind("capget", _Header, _Words)
+_capset = bind("capset", _Header, _Words)
 # Some 70 calls for each sandbox, which with prctl's three other arguments and its naming of errors cost twice as much.
 _capbset = bind("prctl", c_int, c_ulong)
 
@@ -85,23 +85,16 @@ def mask(capabilities: Iterable[int]) -> int:
 
 def capget() -> CapabilitySets:
     """Return the effective, permitted and inheritable sets of this thread, as masks."""
-    data = create_string_buffer(_DATA.size)
-    check(_capget(_header(), data), "capget")
-    words = _DATA.unpack(data.raw)
+    words = _Words()
+    check(_capget(_Header(_VERSION_3), words), "capget")
     return CapabilitySets(*(low | high << 32 for low, high in zip(words[:3], words[3:], strict=True)))
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set the three sets of this thread, as masks; the permitted set only ever shrinks."""
     sets = (effective, permitted, inheritable)
-    words = [*(bits & 0xFFFFFFFF for bits in sets), *(bits >> 32 for bits in sets)]
-    subject = f"permitted={permitted:#x}"
-    check(_capset(_header(), create_string_buffer(_DATA.pack(*words), _DATA.size)), "capset", subject)
-
-
-def _header() -> object:
-    # A fresh one for each call: on a version that the kernel does not know it writes its own into it.
-    return create_string_buffer(_HEADER.pack(_VERSION_3, 0), _HEADER.size)
+    words = _Words(*(bits & 0xFFFFFFFF for bits in sets), *(bits >> 32 for bits in sets))
+    check(_capset(_Header(_VERSION_3), words), "capset", f"permitted={permitted:#x}")
 
 
 def bounding() -> int:

@@ -56,8 +56,11 @@ class HostView:
     hide: tuple[str, ...] = field(default=())
 
 
-def host_tree(directory: str, view: HostView, *, user_namespace: bool) -> Tree:
-    """Return the tree of this machine; the thin layers that it needs are written below ``directory``."""
+def host_tree(directory: str, seen: str, view: HostView, *, user_namespace: bool) -> Tree:
+    """Return the tree of this machine; the thin layers that it needs are written below ``directory``.
+
+    ``seen`` is where this process reaches ``directory``, which lies in the supervisor's mount namespace.
+    """
     mounts = read_mounts()
     prefixes = list(_cover("/", mounts)) if user_namespace else ["/", *_other_file_systems(mounts)]
     if user_namespace:
@@ -67,8 +70,10 @@ def host_tree(directory: str, view: HostView, *, user_namespace: bool) -> Tree:
     overlays = []
     for index, prefix in enumerate(prefixes):
         mine = [path for path in hidden if _owner(path, prefixes) == prefix]
-        thin = _thin_layer(f"{directory}/{index}", prefix, mine, prefixes, view, user_namespace=user_namespace)
-        lowers = (thin,) if prefix == "/" and user_namespace else (thin, prefix)
+        alone = prefix == "/" and user_namespace
+        _thin_layer(f"{seen}/{index}", prefix, mine, prefixes, view, alone=alone)
+        thin = f"{directory}/{index}"
+        lowers = (thin,) if alone else (thin, prefix)
         overlays.append(Overlay(prefix, lowers, index))
     return Tree(tuple(overlays))
 
@@ -91,11 +96,11 @@ def _shown_in_tmp(paths: Iterable[str]) -> list[str]:
 
 
 def _thin_layer(
-    path: str, prefix: str, hidden: list[str], prefixes: list[str], view: HostView, *, user_namespace: bool
-) -> str:
-    layer = ThinLayer(path, prefix, user_namespace=user_namespace)
+    path: str, prefix: str, hidden: list[str], prefixes: list[str], view: HostView, *, alone: bool
+) -> None:
+    layer = ThinLayer(path, prefix, alone=alone)
     if prefix == "/":
-        if user_namespace:
+        if alone:
             _root_of_its_own(layer, prefixes)
         write_fixed_files(layer, view.hostname, host_network=view.host_network)
         _write_shadow(layer)
@@ -104,7 +109,6 @@ def _thin_layer(
             layer.make_directory(os.path.relpath(name, prefix))
     for name in hidden:
         layer.hide(os.path.relpath(name, prefix))
-    return path
 
 
 def _root_of_its_own(layer: ThinLayer, prefixes: list[str]) -> None:

@@ -15,12 +15,15 @@ _MOUNT_POINTS = ("proc", "sys", "dev", "run")
 
 
 class ThinLayer:
-    """A layer being written to ``path``, over ``below``, the directory whose names it adds to or hides."""
+    """A layer being written to ``path``, over ``below``, the directory whose names it adds to or hides.
 
-    def __init__(self, path: str, below: str, *, user_namespace: bool) -> None:
+    ``alone`` when no layer will lie below it, only ``below``'s looks are taken on.
+    """
+
+    def __init__(self, path: str, below: str, *, alone: bool = False) -> None:
         self.path = path
         self._below = below
-        self._xattr = "user.overlay.opaque" if user_namespace else "trusted.overlay.opaque"
+        self._alone = alone
         self._is_root = os.geteuid() == 0
         os.mkdir(path, 0o755)
 
@@ -38,7 +41,9 @@ class ThinLayer:
         path = os.path.join(self.path, name)
         os.makedirs(path, exist_ok=True)
         os.chmod(path, mode)
-        os.setxattr(path, self._xattr, b"y")
+        if not self._alone:
+            # The name that works without root, user.overlay.opaque, is not asked for: there this layer is alone.
+            os.setxattr(path, "trusted.overlay.opaque", b"y")
 
     def write(self, name: str, content: str, mode: int = 0o644) -> None:
         """Make ``name`` a file with ``content``."""

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import struct
+import sys
 import time
 
 from pytest_sandbox_runtime.kernel.libc import SyscallError
@@ -48,6 +49,10 @@ def become_init(control: socket.socket, directory: str, job: dict[str, Any], gro
     except OSError as error:
         call = error.call if isinstance(error, SyscallError) else ""
         send(control, ("failed", step, call, error.errno or 0, str(error.filename or "")))
+    except BaseException:  # noqa: BLE001  a fork of the supervisor must never go on as one
+        # Goes to the run's supervisor.log; the client sees the socket end, and quotes it.
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.stderr.flush()
     finally:
         os._exit(status)
 
@@ -61,7 +66,7 @@ def _keep_only(control: socket.socket) -> socket.socket:
     return socket.socket(fileno=CONTROL_FD)
 
 
-def _boot(job: dict[str, Any], directory: str, join: Callable[[], None]) -> Iterator[tuple[str, Callable[[], None]]]:
+def _boot(job: dict[str, Any], directory: str, group: Any) -> Iterator[tuple[str, Callable[[], None]]]:
     yield "join the control group", lambda: group.join(0) if group is not None else None
     yield "leave the host's namespaces", lambda: _leave(job)
     yield "bring the loopback device up", lambda: _loopback(job)

@@ -14,7 +14,6 @@ from pytest_sandbox_runtime.kernel.capabilities import (
     bounding,
     capget,
     capset,
-    clear_ambient,
     drop_bounding,
     mask,
 )
@@ -289,25 +288,28 @@ def confine(program: bytes | None, *, keep_permitted: bool) -> None:
     Raises SyscallError, also where a capability cannot be taken away: CAP_SETPCAP is needed for that.
     """
     # The bounding set first, as that needs a capability; the filter last, as it needs no_new_privs.
-    drop_bounding(_surplus())
-    clear_ambient()
+    cut_bounding_set()
     _cut_sets(keep_permitted=keep_permitted)
     prctl(Prctl.SET_NO_NEW_PRIVS, 1)
     if program is not None:
         install(program)
 
 
-def _surplus() -> list[int]:
+def cut_bounding_set() -> None:
+    """Let what is executed from now on have at most the default capabilities; this thread keeps its own.
+
+    Each capability is a call that copies the process's credentials. Done once before many forks, it is done for all
+    of them but those that make a user namespace, which begins with a full set.
+    """
     # What is not there needs no dropping, and so no CAP_SETPCAP.
     there = bounding()
-    return [
-        number for number in range(there.bit_length()) if there >> number & 1 and number not in DEFAULT_CAPABILITIES
-    ]
+    drop_bounding(bit for bit in range(there.bit_length()) if there >> bit & 1 and bit not in DEFAULT_CAPABILITIES)
 
 
 def _cut_sets(*, keep_permitted: bool) -> None:
     has = capget()
     kept = has.permitted if keep_permitted else has.permitted & _own_share()
+    # What is not inheritable is not ambient either: the kernel sees to that.
     capset(has.effective & kept, kept, 0)
 
 

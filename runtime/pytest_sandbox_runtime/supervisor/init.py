@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource  # noqa: F401  os.wait4 loads it, when the host's files are out of reach
 import select
 import signal
 import socket

@@ -19,7 +19,7 @@ from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
-from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, remove_run, remove_tree, sweep
+from pytest_sandbox_runtime.supervisor.removal import LAYERS, SANDBOXES, remove_run, remove_tree, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Supervisor:
     """All the sandboxes of a run, whose directory is ``run``; in ``memory`` where its disk is no place for them."""
 
     def __init__(self, channel: socket.socket, run: str, *, memory: bool) -> None:
-        self._memory = memory
+        self._in_memory = (LAYERS, SANDBOXES) if memory else (LAYERS,)
         self._first = Client(channel)
         self._run = run
         self._clients = {self._first}
@@ -84,8 +84,9 @@ class Supervisor:
 
     def serve(self) -> int:
         """Serve until the first client has gone and everything is put away; returns the exit status."""
-        if self._memory:
-            mount("tmpfs", os.path.join(self._run, SANDBOXES), "tmpfs", 0, "mode=755")
+        # Thin layers lie over "/" itself, and overlayfs refuses a lower directory inside another: ELOOP.
+        for folder in self._in_memory:
+            mount("tmpfs", os.path.join(self._run, folder), "tmpfs", 0, "mode=755")
         os.chdir(os.path.join(self._run, SANDBOXES))
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         block([signal.SIGCHLD])
@@ -112,8 +113,8 @@ class Supervisor:
             except ChildProcessError:
                 break
         os.chdir("/")
-        if self._memory:
-            umount(os.path.join(self._run, SANDBOXES), UmountFlag.DETACH)
+        for folder in self._in_memory:
+            umount(os.path.join(self._run, folder), UmountFlag.DETACH)
         remove_run(self._run)
 
     def _watch(self, fd: int, act: Callable[[], None]) -> None:
@@ -154,9 +155,10 @@ class Supervisor:
         client.pidfd = pidfd
         # A fork of the client may hold its socket open; its death is seen all the same.
         self._watch(pidfd, lambda: self._lose(client))
-        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        send(client.channel, ("welcome",), (here,))
-        os.close(here)
+        places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (".", f"../{LAYERS}")]
+        send(client.channel, ("welcome",), tuple(places))
+        for fd in places:
+            os.close(fd)
         if client is self._first:
             sweep(self._run)
 
