@@ -33,7 +33,7 @@ def describe(rows: Sequence[Capability]) -> list[str]:
         head = f"{mark(row):<3} {row.name:<{width}}  "
         lines += _wrap(row.reason, head, " " * len(head))
         if row.mend and not row.available:
-            lines += _wrap(row.mend, f"{'':<4}{'-> mend':>{width}}: ", " " * len(head))
+            lines += _wrap(row.mend, f"{'->':>{width + 4}}  ", " " * len(head))
     return lines
 
 

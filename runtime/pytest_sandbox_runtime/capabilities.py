@@ -33,6 +33,7 @@ __all__ = ["Capability", "explain", "is_privileged", "limits_not_enforced", "mis
 _PROBES = os.path.join(os.path.dirname(__file__), "probes.py")
 # Seconds for all probes together, which take some 50 ms: what has not answered by then hangs.
 _PATIENCE = 5.0
+_PREFIX = ".pytest-sandbox-"
 _UNKNOWN = "ask whoever runs this machine what forbids it (the kernel log may say: sudo dmesg), or run as root"
 _LIMITS = {"memory": "cgroup-memory", "cpus": "cgroup-cpu", "pids": "cgroup-pids"}
 
@@ -58,7 +59,7 @@ class _Answer:
 
     def __str__(self) -> str:
         said = f"{errno.errorcode.get(self.code, self.code)}, {os.strerror(self.code)}"
-        call = f"{self.call}({self.detail})" if self.call else self.detail or "this"
+        call = f"{self.call}({self.detail})" if self.call else self.detail or "writing the id map"
         return f"{call}: {said}"
 
 
@@ -215,11 +216,11 @@ def _judge(name: str, reason: str, mend: str, *, required: bool) -> Capability:
 
 
 def _not_tried(name: str, *, required: bool) -> Capability:
-    entered = _answers().get("entered")
+    entered, before = _answers().get("entered"), _answers().get("user-namespaces")
     if entered is None or entered.code == 0:
         reason, mend = f"no answer (after {_PATIENCE:g} s the probes are cut off)", "see the kernel log: sudo dmesg"
-    elif not (is_privileged() or probe("user-namespaces").available):
-        reason, mend = "not tried without user-namespaces", "mend user-namespaces first"
+    elif not is_privileged() and before is not None and before.code != 0:
+        reason, mend = "not tried without user-namespaces", "see to user-namespaces first" if required else ""
     else:
         reason, mend = f"not tried, as {entered}", explain(entered.call, entered.code) or _UNKNOWN
     return Capability(name, available=False, reason=reason, mend=mend, required=required)
@@ -254,13 +255,14 @@ def _upper_place() -> str:
 
 @functools.cache
 def _answers() -> dict[str, _Answer]:
-    place = _upper_place()
+    mode, place = "root" if is_privileged() else "user", _upper_place()
     with contextlib.ExitStack() as undo:
-        directory = ""
-        if place:
-            directory = undo.enter_context(tempfile.TemporaryDirectory(prefix=".pytest-sandbox-", dir=place))
-        mode = "root" if is_privileged() else "user"
-        return dict(_parse(_ask([sys.executable, "-I", "-S", _PROBES, mode, directory])))
+        try:
+            directory = undo.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place)) if place else ""
+            return dict(_parse(_ask([sys.executable, "-I", "-S", _PROBES, mode, directory])))
+        except OSError as error:
+            # With no process left, or on a full disk: what says so must not die of it.
+            return {"entered": _Answer("", error.errno or errno.EIO, str(error.filename or "starting the probes"))}
 
 
 def _ask(command: list[str], patience: float = _PATIENCE) -> str:

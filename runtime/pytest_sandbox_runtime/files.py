@@ -235,7 +235,7 @@ def _root_if_root() -> tuple[int, int] | None:
 
 
 def _below(path: str, member: str) -> str:
-    return os.path.join(path, member) if member else path
+    return os.path.join(path.removesuffix("/."), member) if member else path
 
 
 @contextmanager

@@ -182,14 +182,14 @@ def _too_many_namespaces(host: Host) -> str:
     limits = {f"user.max_{kind}_namespaces": host.sysctl(f"user.max_{kind}_namespaces") for kind in _KINDS}
     zero = [name for name, limit in limits.items() if limit == "0"]
     if zero:
-        return (
-            f"{' and '.join(f'{name}=0' for name in zero)}: sudo sysctl -w {' '.join(f'{name}=15000' for name in zero)}"
-        )
-    lowest = min((int(limit), name) for name, limit in limits.items() if limit.isdigit())
-    return (
-        f"as many namespaces as allowed exist, or they are nested 32 deep; the lowest limit is {lowest[1]}={lowest[0]}: "
-        f"close sandboxes earlier, or sudo sysctl -w {lowest[1]}={lowest[0] * 4}"
-    )
+        settings = " ".join(f"{name}=15000" for name in zero)
+        return f"{' and '.join(zero)} {'is' if len(zero) == 1 else 'are'} 0: sudo sysctl -w {settings}"
+    told = "as many namespaces as allowed exist, or they are nested 32 deep: close sandboxes earlier"
+    numbers = [(int(limit), name) for name, limit in limits.items() if limit.isdigit()]
+    if not numbers:
+        return told
+    lowest, name = min(numbers)
+    return f"{told}, or raise the lowest limit, {name}={lowest}: sudo sysctl -w {name}={lowest * 4}"
 
 
 def _kernel_without_namespaces(host: Host) -> str:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import errno
+import glob
 import itertools
 import os
 import select
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,13 +180,18 @@ def test_controllers_are_added_when_a_later_group_needs_them(run: Run) -> None:
     assert all(os.path.isdir(directory) for _, directory in second.paths())
 
 
+def below(hierarchy: Hierarchy, pattern: str) -> list[str]:
+    runs = f"pytest-sandbox-test-{os.getpid()}-*"
+    return [path for base in {place.base for place in hierarchy} for path in glob.glob(f"{base}/{runs}/{pattern}")]
+
+
 @pytest.mark.needs("cgroup-memory", "cgroup-pids")
 def test_a_group_that_fails_half_way_leaves_nothing(run: Run, hierarchy: Hierarchy) -> None:
     with pytest.raises(OSError, match=r"pids\.max.*EINVAL"):
         run.create("1", Limits(48 * MIB, None, -5))
+    assert below(hierarchy, "1") == []
     run.remove()
-    for place in hierarchy:
-        assert not [name for name in os.listdir(place.base) if name.startswith(f"pytest-sandbox-test-{os.getpid()}-")]
+    assert below(hierarchy, "") == []
 
 
 @pytest.mark.needs("cgroup-pids")
@@ -263,6 +269,13 @@ def test_remains_of_dead_runs_are_removed_and_the_living_keep_theirs(hierarchy: 
         dead.remove()
 
 
+def thaw_what_is_left(group: Group) -> None:
+    # Else a test that fails would wait for ever for a process that cannot die.
+    with suppress(FileNotFoundError):
+        group.thaw()
+    group.remove()
+
+
 @pytest.mark.needs("cgroup-pids")
 def test_a_frozen_process_that_was_killed_dies_when_its_remains_are_removed(hierarchy: Hierarchy) -> None:
     name = f"test-{os.getpid()}-{next(NAMES)}"
@@ -271,7 +284,10 @@ def test_a_frozen_process_that_was_killed_dies_when_its_remains_are_removed(hier
         assert echoes(process, None)
         group.freeze()
         process.kill()
-        assert remains(hierarchy, lambda other: other != name) == [name]
+        try:
+            assert remains(hierarchy, lambda other: other != name) == [name]
+        finally:
+            thaw_what_is_left(group)
 
 
 @pytest.mark.needs("cgroup-pids")
@@ -290,7 +306,7 @@ def test_version_2_kills_a_whole_group(unified: Group) -> None:
         assert echoes(second, None)
         if not unified.kill():
             pytest.skip("this kernel has no cgroup.kill")
-        assert first.wait() == second.wait() == -signal.SIGKILL
+        assert first.wait(60) == second.wait(60) == -signal.SIGKILL
 
 
 def test_version_2_freezes_and_thaws(unified: Group) -> None:
@@ -319,7 +335,11 @@ def test_version_2_counts_processor_time_without_a_controller(unified: Group) ->
 
 def in_a_process(code: str) -> str:
     """Run ``code`` in a process that has imported the package, so that it may drop its rights."""
-    prelude = "import os, sys\nfrom pytest_sandbox_runtime.cgroups import *\nfrom pytest_sandbox_runtime.kernel.namespaces import *\n"
+    prelude = """
+import os, sys
+from pytest_sandbox_runtime.cgroups import *
+from pytest_sandbox_runtime.kernel.namespaces import *
+"""
     said = subprocess.run([sys.executable, "-c", prelude + code], capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
     return said.stdout.strip()

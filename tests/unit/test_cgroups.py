@@ -148,7 +148,7 @@ def test_a_read_only_mount_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_controller_that_is_nowhere_is_named_with_what_to_do(tmp_path: Path) -> None:
-    found = find(procfs(tmp_path, V1_MOUNTS.split("41 31")[0], "4:memory:/docker/7/x\n")).pids
+    found = find(procfs(tmp_path, V1_MOUNTS[: V1_MOUNTS.index("41 31")], "4:memory:/docker/7/x\n")).pids
     assert found.reason == "no cgroup hierarchy with the pids controller is mounted"
     assert "cgroup_enable=pids" in found.hint
 

@@ -9,6 +9,7 @@ import stat
 import tempfile
 import threading
 from contextlib import closing, suppress
+from ctypes import c_char_p, c_int, c_uint
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from pytest_sandbox_runtime.errors import FileAccessError, SpecError
 from pytest_sandbox_runtime.files import Files, MissingFileError
+from pytest_sandbox_runtime.kernel.libc import bind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,13 +149,13 @@ def test_a_magic_link_is_not_followed() -> None:
         os.close(fd)
 
 
+RENAME_EXCHANGE = 2
+renameat2 = bind("renameat2", c_int, c_char_p, c_int, c_char_p, c_uint)
+
+
 def swap(one: Path, other: Path, until: threading.Event) -> None:
-    aside = one.with_name("aside")
     while not until.is_set():
-        one.rename(aside)
-        other.rename(one)
-        one.rename(other)
-        aside.rename(one)
+        renameat2(-1, os.fsencode(one), -1, os.fsencode(other), RENAME_EXCHANGE)
 
 
 @pytest.fixture
