@@ -25,14 +25,18 @@ class CloneFlag(IntFlag):
     NEWNET = 0x40000000
 
 
+def _names(flags: int) -> str:
+    return "|".join(f"CLONE_{flag.name}" for flag in CloneFlag if flag & flags)
+
+
 def unshare(flags: int) -> None:
     """Leave the namespaces named by ``flags`` for new ones; ``NEWPID`` concerns the next child only."""
-    check(_unshare(flags), "unshare", str(CloneFlag(flags)))
+    check(_unshare(flags), "unshare", _names(flags))
 
 
 def setns(fd: int, flags: int = 0) -> None:
     """Join the namespace behind ``fd``; behind a pidfd (Linux 5.8) all those of its process that ``flags`` names."""
-    check(_setns(fd, flags), "setns", str(CloneFlag(flags)))
+    check(_setns(fd, flags), "setns", _names(flags))
 
 
 def sethostname(name: str) -> None:

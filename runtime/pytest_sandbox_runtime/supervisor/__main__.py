@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 
+from pytest_sandbox_runtime.cgroups import find
 from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
@@ -31,6 +32,8 @@ def main() -> int:
     for fd in (channel.fileno(), lock):
         os.set_inheritable(fd, False)
     try:
+        # Where limits need this process's group to be emptied first, that can be done only while its pids are seen.
+        find().prepare()
         # A terminal's Ctrl-C is pytest's business, and so is hanging up.
         os.setsid()
         if ids != "root":
@@ -38,8 +41,9 @@ def main() -> int:
         unshare(CloneFlag.NEWNS | CloneFlag.NEWPID)
         mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
         pid = os.fork()
-    except SyscallError as error:
-        send(channel, ("failed", error.call, error.errno or 0, str(error.filename or "")))
+    except OSError as error:
+        call = error.call if isinstance(error, SyscallError) else ""
+        send(channel, ("failed", "start the supervisor", call, error.errno or 0, str(error.filename or "")))
         return 1
     if pid == 0:
         prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)

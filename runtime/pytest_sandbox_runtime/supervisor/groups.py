@@ -22,7 +22,7 @@ class Groups:
             return None
         if self._run is None:
             self._run = find().create_run(self._name)
-        return self._run.create(name, Limits(*limits))
+        return self._run.create(name, Limits(*limits), ("cpuacct",))
 
     def remove(self) -> None:
         """Remove what holds the groups of this run."""

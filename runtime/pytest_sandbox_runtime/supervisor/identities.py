@@ -23,6 +23,7 @@ def map_identities(subids: str) -> None:
     entered, enter = os.pipe2(os.O_CLOEXEC)
     mapper = os.fork()
     if mapper == 0:
+        os.close(enter)  # else its end of file would never come
         os.read(entered, 1)
         os._exit(0 if _map_all(os.getppid(), uid, gid, subids.split(":")) else 1)
     unshare(CloneFlag.NEWUSER)
