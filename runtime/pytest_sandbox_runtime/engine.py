@@ -182,8 +182,8 @@ class Engine:
         """Close everything in a fork of the engine's process, where none of it may be used or ended."""
         for sandbox in list(self._alive):
             sandbox.let_go()
-        self._undo.pop_all() if self._undo is not None else None
-        self._undo = None
+        # Held, not run: it is for the process that this one is a fork of to wait for its supervisor.
+        self._abandoned, self._undo = self._undo, None
         self._channel.close()
         os.close(self._directory)
         os.close(self._layers)

@@ -1,0 +1,71 @@
+"""The command ``pytest-sandbox``. PYTEST_DONT_REWRITE."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    options = _parser().parse_args(argv)
+    from pytest_sandbox_runtime.errors import SandboxError
+
+    try:
+        return int(options.run(options))
+    except SandboxError as error:
+        print(f"pytest-sandbox: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pytest-sandbox", description="Disposable machines, without a test around them.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    doctor = commands.add_parser("doctor", help="say what this host can do and what is missing")
+    doctor.set_defaults(run=_doctor)
+    for name, run, text in (("run", _run, "run a command in a new sandbox"), ("shell", _shell, "open a shell in a new sandbox")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--image", default="host", help="host, a root file system's directory, or a tar (default: host)")
+        command.add_argument("--memory", help="a limit, for example 256M")
+        command.add_argument("--network", default="none", choices=("none", "host"))
+        command.add_argument("--user")
+        command.add_argument("--workdir")
+        command.set_defaults(run=run)
+        if name == "run":
+            command.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
+    return parser
+
+
+def _doctor(_options: argparse.Namespace) -> int:
+    from pytest_sandbox.cli.doctor import doctor
+
+    return doctor(print)
+
+
+def _run(options: argparse.Namespace) -> int:
+    argv = options.command[1:] if options.command[:1] == ["--"] else options.command
+    from pytest_sandbox_runtime import Engine
+
+    with Engine.open() as engine, engine.create(_spec(options)) as sandbox:
+        outcome = sandbox.run(argv, input=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+    return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
+
+
+def _shell(options: argparse.Namespace) -> int:
+    from pytest_sandbox_runtime import Engine
+
+    with Engine.open() as engine, engine.create(_spec(options)) as sandbox:
+        return sandbox.shell()
+
+
+def _spec(options: argparse.Namespace) -> object:
+    from pytest_sandbox_runtime import Image, SandboxSpec
+
+    image = Image.host() if options.image == "host" else Image.archive(options.image)
+    return SandboxSpec(
+        image=image, memory=options.memory, network=options.network, user=options.user, workdir=options.workdir
+    )
