@@ -30,6 +30,7 @@ from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.messages import receive, send
+from pytest_sandbox_runtime.supervisor.server import LAYERS, SOCKET_NAME
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,7 +102,7 @@ class Engine:
             directory = os.open(address, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 # By descriptor, as the path may be longer than unix(7) allows.
-                channel.connect(f"/proc/self/fd/{directory}/supervisor")
+                channel.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
             except OSError as error:
                 raise EngineError(f"the supervisor of {address} does not answer: {error.strerror}") from error
             finally:
@@ -223,8 +224,8 @@ class Engine:
         key = (spec.image, spec.hostname, spec.network)
         if key not in self._trees:
             name = uuid.uuid4().hex[:12]
-            os.mkdir(self._seen(f"{self._run}/layers/{name}"))
-            self._trees[key] = self._make_tree(spec, f"{self._run}/layers/{name}")
+            os.mkdir(self._seen(f"{LAYERS}/{name}"))
+            self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}")
         return self._trees[key]
 
     def _make_tree(self, spec: SandboxSpec, directory: str) -> Tree:
@@ -239,14 +240,13 @@ class Engine:
             )
             return host_tree(directory, self._seen(directory), view, user_namespace=not self._privileged)
         below = self.store.root_of(spec.image)
-        thin = ThinLayer(self._seen(f"{directory}/0"), below)
+        thin = ThinLayer(self._seen(f"{directory}/0"), below, user_namespace=not self._privileged)
         write_fixed_files(thin, spec.hostname, host_network=host_network)
         return Tree((Overlay("/", (f"{directory}/0", below)),))
 
     def _seen(self, path: str) -> str:
         """Return ``path``, which the supervisor's mount namespace has, as this process can reach it."""
-        layers = f"{self._run}/layers/"
-        return f"/proc/self/fd/{self._layers}/{path.removeprefix(layers)}" if path.startswith(layers) else path
+        return path.replace(LAYERS, f"/proc/self/fd/{self._layers}", 1) if path.startswith(LAYERS) else path
 
     def _namespaces(self, spec: SandboxSpec) -> int:
         flags = int(_NAMESPACES)
@@ -254,8 +254,6 @@ class Engine:
             flags |= CloneFlag.NEWNET
         if spec.time_namespace:
             flags |= CloneFlag.NEWTIME
-        if self._identity(spec) != (0, 0):
-            flags |= CloneFlag.NEWUSER
         return flags
 
     def _identity(self, spec: SandboxSpec) -> tuple[int, int]:

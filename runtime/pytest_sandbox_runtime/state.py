@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pytest_sandbox_runtime.errors import EngineError
 from pytest_sandbox_runtime.rootfs.host import read_mounts
-from pytest_sandbox_runtime.supervisor.removal import LAYERS, SANDBOXES, lock_of
+from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, lock_of
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def create_run(store: str) -> RunDirectory:
         lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.mkdir(path, 0o755)
-        for folder in (SANDBOXES, LAYERS):
-            os.mkdir(os.path.join(path, folder), 0o755)
+        os.mkdir(os.path.join(path, SANDBOXES), 0o755)
     except OSError as error:
         msg = f"cannot write to the store {store}: {error.strerror}"
         raise EngineError(msg, hint="set PYTEST_SANDBOX_HOME, or the ini key sandbox_store, to a directory of yours") from error

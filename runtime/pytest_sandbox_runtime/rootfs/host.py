@@ -71,7 +71,8 @@ def host_tree(directory: str, seen: str, view: HostView, *, user_namespace: bool
     for index, prefix in enumerate(prefixes):
         mine = [path for path in hidden if _owner(path, prefixes) == prefix]
         alone = prefix == "/" and user_namespace
-        _thin_layer(f"{seen}/{index}", prefix, mine, prefixes, view, alone=alone)
+        layer = ThinLayer(f"{seen}/{index}", prefix, user_namespace=user_namespace)
+        _fill(layer, prefix, mine, prefixes, view, alone=alone)
         thin = f"{directory}/{index}"
         lowers = (thin,) if alone else (thin, prefix)
         overlays.append(Overlay(prefix, lowers, index))
@@ -95,10 +96,9 @@ def _shown_in_tmp(paths: Iterable[str]) -> list[str]:
     return sorted(path for path in inside if not any(path != other and _is_below(path, other) for other in inside))
 
 
-def _thin_layer(
-    path: str, prefix: str, hidden: list[str], prefixes: list[str], view: HostView, *, alone: bool
+def _fill(  # noqa: PLR0913
+    layer: ThinLayer, prefix: str, hidden: list[str], prefixes: list[str], view: HostView, *, alone: bool
 ) -> None:
-    layer = ThinLayer(path, prefix, alone=alone)
     if prefix == "/":
         if alone:
             _root_of_its_own(layer, prefixes)

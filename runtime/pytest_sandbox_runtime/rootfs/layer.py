@@ -15,15 +15,12 @@ _MOUNT_POINTS = ("proc", "sys", "dev", "run")
 
 
 class ThinLayer:
-    """A layer being written to ``path``, over ``below``, the directory whose names it adds to or hides.
+    """A layer being written to ``path``, over ``below``, the directory whose names it adds to or hides."""
 
-    ``alone`` when no layer will lie below it, only ``below``'s looks are taken on.
-    """
-
-    def __init__(self, path: str, below: str, *, alone: bool = False) -> None:
+    def __init__(self, path: str, below: str, *, user_namespace: bool) -> None:
         self.path = path
         self._below = below
-        self._alone = alone
+        self._user_namespace = user_namespace
         self._is_root = os.geteuid() == 0
         os.mkdir(path, 0o755)
 
@@ -41,8 +38,11 @@ class ThinLayer:
         path = os.path.join(self.path, name)
         os.makedirs(path, exist_ok=True)
         os.chmod(path, mode)
-        if not self._alone:
-            # The name that works without root, user.overlay.opaque, is not asked for: there this layer is alone.
+        if self._user_namespace:
+            # Before Linux 6.6 a tmpfs takes no user.* attributes: what is mounted there hides the image's own.
+            with suppress(OSError):
+                os.setxattr(path, "user.overlay.opaque", b"y")
+        else:
             os.setxattr(path, "trusted.overlay.opaque", b"y")
 
     def write(self, name: str, content: str, mode: int = 0o644) -> None:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 CONTROL_FD = 3
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
-# A machine of one's own: everybody may open low ports and ping, as in Docker since 20.10.
-_SYSCTLS = (("net/ipv4/ip_unprivileged_port_start", b"0"), ("net/ipv4/ping_group_range", b"0 2147483647"))
 
 
 def become_init(control: socket.socket, directory: str, job: dict[str, Any], group: Any) -> None:
@@ -75,16 +73,14 @@ def _boot(job: dict[str, Any], directory: str, group: Any) -> Iterator[tuple[str
     yield "make mounts private", lambda: mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
     for step in job["plan"]:
         yield describe(step), lambda step=step: carry_out(step)  # type: ignore[misc]
+    if job["identity"] != (0, 0):
+        # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
+        yield "take the user's identity", lambda: _identify(*job["identity"])
     yield "drop privileges", lambda: confine(job["seccomp"], keep_permitted=True)
 
 
 def _leave(job: dict[str, Any]) -> None:
     unshare(job["namespaces"])
-    if job["namespaces"] & CloneFlag.NEWUSER:
-        uid, gid = job["identity"]
-        _write("/proc/self/setgroups", b"deny")
-        _write("/proc/self/uid_map", b"%d 0 1" % uid)
-        _write("/proc/self/gid_map", b"%d 0 1" % gid)
     if job["namespaces"] & CloneFlag.NEWTIME:
         # Clocks that count from the start of the sandbox, as those of a machine do from its boot.
         clocks = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
@@ -92,13 +88,25 @@ def _leave(job: dict[str, Any]) -> None:
         _write("/proc/self/timens_offsets", offsets.encode())
 
 
+def _identify(uid: int, gid: int) -> None:
+    unshare(CloneFlag.NEWUSER)
+    _write("/proc/self/setgroups", b"deny")
+    _write("/proc/self/uid_map", b"%d 0 1" % uid)
+    _write("/proc/self/gid_map", b"%d 0 1" % gid)
+
+
 def _loopback(job: dict[str, Any]) -> None:
     if not job["namespaces"] & CloneFlag.NEWNET:
         return
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
         fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
-    for name, value in _SYSCTLS:
-        _write(f"/proc/sys/{name}", value)
+    # A machine of one's own: everybody may open low ports and ping, as in Docker since 20.10.
+    _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
+    try:
+        _write("/proc/sys/net/ipv4/ping_group_range", b"0 2147483647")
+    except OSError:
+        # The range must be mapped: where it is not, ping(8) is for root, as on most machines.
+        return
 
 
 def _write(path: str, value: bytes) -> None:

@@ -7,8 +7,6 @@ import os
 
 # Below a run's directory: where the supervisor keeps one directory for each sandbox.
 SANDBOXES = "sandboxes"
-# Beside it: the thin layers, in memory that only the supervisor and its forks see.
-LAYERS = "layers"
 # More entries than this are removed by a fork, so that nobody waits for it.
 _AT_ONCE = 64
 

@@ -13,21 +13,25 @@ import select
 import signal
 import socket
 
-from pytest_sandbox_runtime.kernel.mounts import UmountFlag, mount, umount
+from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
-from pytest_sandbox_runtime.supervisor.removal import LAYERS, SANDBOXES, remove_run, remove_tree, sweep
+from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, remove_run, remove_tree, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-# Beside the sandboxes, which may lie on a tmpfs that only this process sees.
-SOCKET_NAME = "../supervisor"
+SOCKET_NAME = "supervisor"
+# Memory that only this process and its forks see, where none of them needs what the host has there. Thin layers lie
+# in it, as overlayfs refuses one lower directory inside another (ELOOP), and "/" is one; and it is no place in the
+# user's files, as these cannot be a lower directory with a mount in them (EINVAL in a user namespace).
+MEMORY = "/dev/pts"
+LAYERS = f"{MEMORY}/layers"
 
 
 class Sandbox:
@@ -63,7 +67,7 @@ class Supervisor:
     """All the sandboxes of a run, whose directory is ``run``; in ``memory`` where its disk is no place for them."""
 
     def __init__(self, channel: socket.socket, run: str, *, memory: bool) -> None:
-        self._in_memory = (LAYERS, SANDBOXES) if memory else (LAYERS,)
+        self._in_memory = memory
         self._first = Client(channel)
         self._run = run
         self._clients = {self._first}
@@ -84,10 +88,9 @@ class Supervisor:
 
     def serve(self) -> int:
         """Serve until the first client has gone and everything is put away; returns the exit status."""
-        # Thin layers lie over "/" itself, and overlayfs refuses a lower directory inside another: ELOOP.
-        for folder in self._in_memory:
-            mount("tmpfs", os.path.join(self._run, folder), "tmpfs", 0, "mode=755")
-        os.chdir(os.path.join(self._run, SANDBOXES))
+        mount("tmpfs", MEMORY, "tmpfs", 0, "mode=755")
+        os.mkdir(LAYERS)
+        os.chdir(MEMORY if self._in_memory else os.path.join(self._run, SANDBOXES))
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         block([signal.SIGCHLD])
         deaths = signalfd([signal.SIGCHLD])
@@ -113,8 +116,6 @@ class Supervisor:
             except ChildProcessError:
                 break
         os.chdir("/")
-        for folder in self._in_memory:
-            umount(os.path.join(self._run, folder), UmountFlag.DETACH)
         remove_run(self._run)
 
     def _watch(self, fd: int, act: Callable[[], None]) -> None:
@@ -155,7 +156,7 @@ class Supervisor:
         client.pidfd = pidfd
         # A fork of the client may hold its socket open; its death is seen all the same.
         self._watch(pidfd, lambda: self._lose(client))
-        places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (".", f"../{LAYERS}")]
+        places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (".", LAYERS)]
         send(client.channel, ("welcome",), tuple(places))
         for fd in places:
             os.close(fd)
@@ -228,8 +229,10 @@ class Supervisor:
     def _listen(self, client: Client) -> None:
         if self._listener is None:
             self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            # Relative: the path may be longer than the 108 bytes of unix(7).
-            self._listener.bind(SOCKET_NAME)
+            # By descriptor, as the path may be longer than the 108 bytes of unix(7).
+            run = os.open(self._run, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._listener.bind(f"/proc/self/fd/{run}/{SOCKET_NAME}")
+            os.close(run)
             self._listener.listen()
             self._watch(self._listener.fileno(), self._accept)
         send(client.channel, ("listening",))
