@@ -95,7 +95,7 @@ def sandbox_engine(pytestconfig: pytest.Config) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def sandbox_factory(request: pytest.FixtureRequest, sandbox_engine: Engine) -> Iterator[SandboxFactory]:
+def sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
     """Start sandboxes by hand, at any scope: ``sandbox_factory(image=..., memory=...)``; gone after the session."""
     with ExitStack() as undo:
         yield SandboxFactory(request.session, undo)

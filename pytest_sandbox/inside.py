@@ -168,7 +168,7 @@ def _flush() -> None:
 def _send(pipe: int, message: object) -> None:
     try:
         data = pickle.dumps(message)
-    except Exception as error:  # noqa: BLE001  whatever a user's __reduce__ raises: what cannot travel stays behind
+    except Exception as error:
         if not isinstance(message, Told):
             raise
         data = pickle.dumps(_portable(message, error))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_sandbox_runtime.specs import Image, SandboxSpec
 
 MARKER = (
@@ -94,10 +94,8 @@ def _error_of(item: pytest.Item) -> str:
     try:
         spec = spec_of(item)
         if runs_inside(item) and spec.image.path is not None:
-            raise SpecError(
-                f"the body of a test runs in a copy of this machine only, not in {spec.image}",
-                hint="ask for the sandbox fixture, and drive the image from outside",
-            )
+            msg = f"the body of a test runs in a copy of this machine only, not in {spec.image}"
+            return str(SpecError(msg, hint="ask for the sandbox fixture, and drive the image from outside"))
     except SpecError as error:
         return str(error)
     return ""

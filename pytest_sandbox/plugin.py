@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox import fixtures, inside, marks, reports, settings, workers
+from pytest_sandbox import inside, marks, reports, settings, workers
 from pytest_sandbox.fixtures import sandbox, sandbox_engine, sandbox_factory
 from pytest_sandbox.inside import BODY, _inside
 
@@ -69,7 +69,11 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     body = item.stash.get(BODY, None) if call.when == "call" else None
-    if call.excinfo is not None and not call.excinfo.errisinstance((pytest.skip.Exception,)) and not (body and body.is_child):
+    if (
+        call.excinfo is not None
+        and not call.excinfo.errisinstance((pytest.skip.Exception,))
+        and not (body and body.is_child)
+    ):
         reports.add_sections(item, call)
     report = yield
     if body is None:

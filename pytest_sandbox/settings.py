@@ -36,18 +36,59 @@ SETTINGS = pytest.StashKey[Settings]()
 def add_options(parser: pytest.Parser) -> None:
     """Declare every option and ini key."""
     group = parser.getgroup("sandbox", "disposable machines for tests")
-    group.addoption("--sandbox", action="store_true", dest="sandbox_everything", help="run every test inside a disposable copy of this machine")
-    group.addoption("--sandbox-image", metavar="PATH", dest="sandbox_image", help="what sandboxes start as where a test does not say: host, a root file system's directory, or a tar")
-    group.addoption("--sandbox-keep", choices=KEEP, dest="sandbox_keep", help="whose sandboxes' changed files to keep on disk (default: none)")
-    group.addoption("--sandbox-shell", action="store_true", dest="sandbox_shell", help="open a shell in the sandbox of a test that fails, before it is gone")
-    group.addoption("--sandbox-doctor", action="store_true", dest="sandbox_doctor", help="say what this host can do and what is missing, and exit")
-    group.addoption("--sandbox-durations", type=int, metavar="N", dest="sandbox_durations", help="show the N slowest sandboxes to start (0: all)")
-    parser.addini("sandbox_image", "what sandboxes start as: host, a root file system's directory, or a tar", default="host")
-    parser.addini("sandbox_retention_policy", "whose sandboxes' changed files to keep: none, failed or all", default="none")
-    parser.addini("sandbox_missing", "what becomes of a test whose sandbox this host cannot make: fail or skip", default="fail")
+    group.addoption(
+        "--sandbox",
+        action="store_true",
+        dest="sandbox_everything",
+        help="run every test inside a disposable copy of this machine",
+    )
+    group.addoption(
+        "--sandbox-image",
+        metavar="PATH",
+        dest="sandbox_image",
+        help="what sandboxes start as where a test does not say: host, a root file system's directory, or a tar",
+    )
+    group.addoption(
+        "--sandbox-keep",
+        choices=KEEP,
+        dest="sandbox_keep",
+        help="whose sandboxes' changed files to keep on disk (default: none)",
+    )
+    group.addoption(
+        "--sandbox-shell",
+        action="store_true",
+        dest="sandbox_shell",
+        help="open a shell in the sandbox of a test that fails, before it is gone",
+    )
+    group.addoption(
+        "--sandbox-doctor",
+        action="store_true",
+        dest="sandbox_doctor",
+        help="say what this host can do and what is missing, and exit",
+    )
+    group.addoption(
+        "--sandbox-durations",
+        type=int,
+        metavar="N",
+        dest="sandbox_durations",
+        help="show the N slowest sandboxes to start (0: all)",
+    )
+    parser.addini(
+        "sandbox_image", "what sandboxes start as: host, a root file system's directory, or a tar", default="host"
+    )
+    parser.addini(
+        "sandbox_retention_policy", "whose sandboxes' changed files to keep: none, failed or all", default="none"
+    )
+    parser.addini(
+        "sandbox_missing", "what becomes of a test whose sandbox this host cannot make: fail or skip", default="fail"
+    )
     parser.addini("sandbox_store", "the directory for images and runs", default="")
     parser.addini("sandbox_show", "paths of the host, otherwise hidden, that its copies show", type="args", default=[])
-    parser.addini("sandbox_limits", "enforce, or best-effort: start without the limits that this host cannot enforce", default="enforce")
+    parser.addini(
+        "sandbox_limits",
+        "enforce, or best-effort: start without the limits that this host cannot enforce",
+        default="enforce",
+    )
 
 
 def read_settings(config: pytest.Config) -> Settings:

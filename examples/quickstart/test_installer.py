@@ -48,7 +48,8 @@ def test_a_package_is_installed_and_gone(tmp_path: Path) -> None:
     (tree / "usr/bin/quickstart-hello").write_text("#!/bin/sh\necho hello\n")
     (tree / "usr/bin/quickstart-hello").chmod(0o755)
     (tree / "DEBIAN/control").write_text(
-        "Package: quickstart-hello\nVersion: 1\nArchitecture: all\nMaintainer: you <you@example.org>\nDescription: hello\n"
+        "Package: quickstart-hello\nVersion: 1\nArchitecture: all\n"
+        "Maintainer: you <you@example.org>\nDescription: hello\n"
     )
     subprocess.run(["dpkg-deb", "--build", str(tree)], check=True, capture_output=True)
     subprocess.run(["dpkg", "-i", f"{tree}.deb"], check=True, capture_output=True)

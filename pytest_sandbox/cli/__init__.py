@@ -23,13 +23,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pytest-sandbox", description="Disposable machines, without a test around them.")
+    parser = argparse.ArgumentParser(
+        prog="pytest-sandbox", description="Disposable machines, without a test around them."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     doctor = commands.add_parser("doctor", help="say what this host can do and what is missing")
     doctor.set_defaults(run=_doctor)
-    for name, run, text in (("run", _run, "run a command in a new sandbox"), ("shell", _shell, "open a shell in a new sandbox")):
+    for name, run, text in (
+        ("run", _run, "run a command in a new sandbox"),
+        ("shell", _shell, "open a shell in a new sandbox"),
+    ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("--image", default="host", help="host, a root file system's directory, or a tar (default: host)")
+        command.add_argument(
+            "--image", default="host", help="host, a root file system's directory, or a tar (default: host)"
+        )
         command.add_argument("--memory", help="a limit, for example 256M")
         command.add_argument("--network", default="none", choices=("none", "host"))
         command.add_argument("--user")

@@ -53,8 +53,33 @@ _HOMES = {
     "specs": ("Image", "Mount", "Outcome", "SandboxSpec"),
     "terminal": ("Terminal",),
 }
-__all__ = [  # noqa: PLE0604  strings all, sorted as the tables above are
-    *sorted(name for names in _HOMES.values() for name in names),
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "Change",
+    "Changes",
+    "CommandError",
+    "CommandFailedError",
+    "CommandNotFoundError",
+    "CommandTimeoutError",
+    "Engine",
+    "EngineError",
+    "EngineSettings",
+    "FileAccessError",
+    "Image",
+    "ImageError",
+    "Mount",
+    "Outcome",
+    "Process",
+    "Sandbox",
+    "SandboxClosedError",
+    "SandboxError",
+    "SandboxSpec",
+    "SpecError",
+    "StartError",
+    "Terminal",
+    "UnsupportedError",
 ]
 
 

@@ -82,7 +82,10 @@ class Engine:
         """Start a supervisor; raises UnsupportedError or EngineError where this host does not let it."""
         settings = settings or EngineSettings()
         if sys.platform != "linux":
-            raise UnsupportedError(f"sandboxes need Linux, and this is {sys.platform}", hint="run the suite in a Linux virtual machine, or WSL2")
+            raise UnsupportedError(
+                f"sandboxes need Linux, and this is {sys.platform}",
+                hint="run the suite in a Linux virtual machine, or WSL2",
+            )
         store = settings.store or default_store(os.environ)
         with ExitStack() as undo:
             run = create_run(store)
@@ -291,7 +294,9 @@ class Engine:
             except ConnectionError:
                 received = None
         if received is None:
-            raise EngineError("the supervisor of this run has died, and all its sandboxes with it", hint=_last_words(self._run))
+            raise EngineError(
+                "the supervisor of this run has died, and all its sandboxes with it", hint=_last_words(self._run)
+            )
         (word, *operands), got = received
         if word == "failed":
             raise _start_error(operands)
@@ -303,7 +308,9 @@ class Engine:
         except ConnectionError:
             received = None
         if received is None:
-            raise StartError(f"the init of a sandbox of {spec.image} died while it was being made", hint=_last_words(self._run))
+            raise StartError(
+                f"the init of a sandbox of {spec.image} died while it was being made", hint=_last_words(self._run)
+            )
         (word, *operands), fds = received
         if word == "failed":
             raise _start_error(operands, spec)
@@ -331,7 +338,17 @@ def _launch(run: str, channel: int, lock: int) -> subprocess.Popen[bytes]:
     mode = "root" if is_privileged() else subordinate_ids()
     with open(os.path.join(run, "supervisor.log"), "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", _SUPERVISOR, str(channel), str(lock), run, mode, "disk" if can_be_upper(run) else "tmpfs"],
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                _SUPERVISOR,
+                str(channel),
+                str(lock),
+                run,
+                mode,
+                "disk" if can_be_upper(run) else "tmpfs",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

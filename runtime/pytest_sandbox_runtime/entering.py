@@ -35,7 +35,7 @@ def fork_into(sandbox: Sandbox, directory: str, on_end: Callable[[int | str], No
                 _settle(sandbox, directory, program)
                 return 0
             on_end(os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1]))
-        except BaseException as error:  # noqa: BLE001  a fork must never run on into its parent's handlers
+        except BaseException as error:
             on_end(f"the test could not enter its sandbox: {error}")
     os._exit(0)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 # Covered in the probes' own mount namespace, and there on every system.
-_SCRATCH = "/tmp"  # noqa: S108
+_SCRATCH = "/tmp"
 _NAMESPACES = ("NEWNS", "NEWUTS", "NEWIPC", "NEWCGROUP", "NEWNET", "NEWPID")
 _SECCOMP_RET_ALLOW = INSTRUCTION.pack(0x06, 0, 0, 0x7FFF0000)
 _LOOPBACK_INDEX = 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import time
 from typing import IO, TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from pytest_sandbox_runtime.specs import Outcome
 from pytest_sandbox_runtime.supervisor.messages import receive
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from typing_extensions import Self
@@ -30,7 +30,7 @@ class Process:
     ``pid`` is the one it has in the sandbox. ``stdin``, ``stdout`` and ``stderr`` are binary files, or None.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         args: list[str] | str,
         pid: int,

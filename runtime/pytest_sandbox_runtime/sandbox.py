@@ -6,7 +6,6 @@ import errno
 import os
 import pwd
 import select
-import signal
 import socket
 import warnings
 from contextlib import ExitStack, suppress
@@ -28,7 +27,6 @@ from pytest_sandbox_runtime.errors import (
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.kernel.namespaces import setns
 from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
-from pytest_sandbox_runtime.specs import Outcome
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
 from pytest_sandbox_runtime.terminal import Terminal, interact
 
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.cgroups import Stats
     from pytest_sandbox_runtime.changes import Changes
     from pytest_sandbox_runtime.rootfs.plan import Tree
-    from pytest_sandbox_runtime.specs import SandboxSpec
+    from pytest_sandbox_runtime.specs import Outcome, SandboxSpec
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG_LINES = 40
@@ -81,7 +79,9 @@ class Sandbox:
         self.account = self._find_account(spec.user)
         self._home = "/root" if started.uid == 0 else _home_of(started.uid)
         if spec.workdir is not None and not self._files.is_dir(spec.workdir):
-            raise SpecError(f"workdir {spec.workdir} is no directory in {spec.image}", hint="make it in the image first")
+            raise SpecError(
+                f"workdir {spec.workdir} is no directory in {spec.image}", hint="make it in the image first"
+            )
         # Last: what failed above is undone by who called, and this handle never was.
         self._undo = undo.pop_all()
 
@@ -115,7 +115,7 @@ class Sandbox:
 
     # Commands
 
-    def run(  # noqa: PLR0913
+    def run(
         self,
         args: Sequence[str | os.PathLike[str]] | str,
         *,
@@ -137,13 +137,13 @@ class Sandbox:
         """
         data, stdin = _input(input)
         timeout = self.spec.timeout if timeout is None else timeout
-        process = self.popen(
-            args, stdin=stdin, stdout=stdout, stderr=stderr, env=env, workdir=workdir, user=user
-        )
+        process = self.popen(args, stdin=stdin, stdout=stdout, stderr=stderr, env=env, workdir=workdir, user=user)
         try:
             out, err = process.communicate(data, timeout)
         except CommandTimeoutError as error:
-            killed = process.outcome(*(_decoded(part, text=text) for part in (error.outcome.stdout, error.outcome.stderr)))
+            killed = process.outcome(
+                *(_decoded(part, text=text) for part in (error.outcome.stdout, error.outcome.stderr))
+            )
             self._record(killed)
             raise CommandTimeoutError(killed, error.timeout) from None
         finally:
@@ -154,7 +154,7 @@ class Sandbox:
             raise CommandFailedError(outcome)
         return outcome
 
-    def popen(  # noqa: PLR0913
+    def popen(
         self,
         args: Sequence[str | os.PathLike[str]] | str,
         *,
@@ -179,7 +179,7 @@ class Sandbox:
                 os.close(fd)
         return process
 
-    def pty(  # noqa: PLR0913
+    def pty(
         self,
         args: Sequence[str | os.PathLike[str]] | str = ("/bin/sh",),
         *,
@@ -189,7 +189,7 @@ class Sandbox:
         workdir: str | None = None,
         user: str | int | None = None,
     ) -> Terminal:
-        """Start a command on a terminal of its own, pty(7), and return the terminal's other side."""
+        """Start a command on a terminal of its own and return the terminal's other side: see pty(7)."""
         with ExitStack() as undo:
             env = {"TERM": "xterm", **(env or {})}
             reply, pid, fds = self._start(args, env, workdir, user, (rows, columns), (), undo)
@@ -205,7 +205,7 @@ class Sandbox:
         with self.pty(args, env=env, **options) as terminal:
             return interact(terminal)
 
-    def _start(  # noqa: PLR0913
+    def _start(
         self,
         args: Sequence[str | os.PathLike[str]] | str,
         env: Mapping[str, str] | None,
@@ -257,7 +257,9 @@ class Sandbox:
 
     def _check_open(self) -> None:
         if self._undo is None:
-            raise SandboxClosedError(f"sandbox {self.name} was closed", hint="use it within its with block, or its test")
+            raise SandboxClosedError(
+                f"sandbox {self.name} was closed", hint="use it within its with block, or its test"
+            )
 
     def _gone(self) -> SandboxError:
         why = "out of memory" if self.was_oom_killed() else "its init was killed"
@@ -296,7 +298,7 @@ class Sandbox:
         return self._files
 
     def changes(self) -> Changes:
-        """Return what was added, modified and deleted since the start, without what lies in /proc, /sys, /dev and /run."""
+        """Return what was added, modified and deleted since the start; /proc, /sys, /dev and /run do not count."""
         self._check_open()
         directory, seen = self._started.directory, self._started.seen
         overlays = [
@@ -441,9 +443,14 @@ def _start_error(args: object, argv: list[bytes], workdir: str, code: object, su
     if said.startswith("workdir:"):
         return CommandError(f"cannot run {args!r} in {workdir}: {os.strerror(int(str(code)))}")
     if code == errno.ENOENT:
-        return CommandNotFoundError(f"there is no program {program!r} in the sandbox", hint=f"PATH is {PATH}" if "/" not in program else "")
+        return CommandNotFoundError(
+            f"there is no program {program!r} in the sandbox", hint=f"PATH is {PATH}" if "/" not in program else ""
+        )
     if code == errno.ENOEXEC:
-        return CommandError(f"{said or program} is there, but what would run it is not", hint="its #! line or its loader names a missing file, or it is for another machine")
+        return CommandError(
+            f"{said or program} is there, but what would run it is not",
+            hint="its #! line or its loader names a missing file, or it is for another machine",
+        )
     return CommandError(f"cannot run {program!r}: {os.strerror(int(str(code)))}")
 
 
@@ -455,7 +462,9 @@ def _await_connection(connection: socket.socket, host: str, port: int, name: str
     poll = select.poll()
     poll.register(connection, select.POLLOUT)
     if not poll.poll(timeout * 1000):
-        raise TimeoutError(errno.ETIMEDOUT, f"port {port} of {host} in sandbox {name} did not answer within {timeout:g} s")
+        raise TimeoutError(
+            errno.ETIMEDOUT, f"port {port} of {host} in sandbox {name} did not answer within {timeout:g} s"
+        )
     code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         raise _connect_error(code, host, port, name)

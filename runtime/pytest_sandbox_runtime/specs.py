@@ -70,7 +70,10 @@ def _pairs(env: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> tuple[t
     pairs = dict(env or ())
     for name, value in pairs.items():
         if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
-            raise SpecError(f"env has {name!r}: {value!r}, which no environment can hold", hint="names and values are strings, names without =")
+            raise SpecError(
+                f"env has {name!r}: {value!r}, which no environment can hold",
+                hint="names and values are strings, names without =",
+            )
     return tuple(sorted(pairs.items()))
 
 
@@ -97,7 +100,9 @@ class SandboxSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image):
-            raise SpecError(f"image={self.image!r} is no Image", hint="for example Image.host() or Image.archive('root.tar')")
+            raise SpecError(
+                f"image={self.image!r} is no Image", hint="for example Image.host() or Image.archive('root.tar')"
+            )
         object.__setattr__(self, "env", _pairs(self.env))
         object.__setattr__(self, "mounts", tuple(self.mounts))
         if self.memory is not None:
@@ -152,7 +157,11 @@ class Outcome:
 
     def tail(self, lines: int = 20) -> str:
         """Return the last ``lines`` of what it printed, errors last."""
-        text = "".join(part if isinstance(part, str) else part.decode(errors="replace") for part in (self.stdout, self.stderr) if part)
+        text = "".join(
+            part if isinstance(part, str) else part.decode(errors="replace")
+            for part in (self.stdout, self.stderr)
+            if part
+        )
         return "\n".join(text.splitlines()[-lines:])
 
     def __str__(self) -> str:

@@ -38,7 +38,9 @@ def create_run(store: str) -> RunDirectory:
         os.mkdir(os.path.join(path, SANDBOXES), 0o755)
     except OSError as error:
         msg = f"cannot write to the store {store}: {error.strerror}"
-        raise EngineError(msg, hint="set PYTEST_SANDBOX_HOME, or the ini key sandbox_store, to a directory of yours") from error
+        raise EngineError(
+            msg, hint="set PYTEST_SANDBOX_HOME, or the ini key sandbox_store, to a directory of yours"
+        ) from error
     return RunDirectory(path, lock)
 
 

@@ -11,7 +11,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def sum_processes(root: int) -> Stats:
-    """Return what the processes in the sandbox with root directory ``root`` use now; memory is resident, peaks unknown."""
+    """Return what the processes in the sandbox with root directory ``root`` use now: memory is resident."""
     proc = os.open("proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
     try:
         used = [_process(proc, name) for name in os.listdir(proc) if name.isdigit()]

@@ -144,7 +144,7 @@ def in_private_mounts(work: Callable[..., Any], *arguments: object) -> Any:
         with open(reader, "rb") as file:
             said = file.read()
         os.waitpid(pid, 0)
-    result, failure = pickle.loads(said)  # noqa: S301
+    result, failure = pickle.loads(said)
     assert failure is None, failure
     return result
 
@@ -155,7 +155,7 @@ def run_as_child(writer: int, base: str, work: Callable[..., Any], arguments: tu
         enter_private_mounts()
         mount("tmpfs", base, "tmpfs")
         said: tuple[Any, str | None] = (work(base, *arguments), None)
-    except BaseException:  # noqa: BLE001
+    except BaseException:
         said = (None, traceback.format_exc())
     os.write(writer, pickle.dumps(said))
     os._exit(0)

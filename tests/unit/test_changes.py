@@ -268,6 +268,6 @@ def test_below_and_without_are_each_others_rest(changes: Changes, path: str) -> 
 
 @given(CHANGES)
 def test_changes_travel_and_read_back(changes: Changes) -> None:
-    assert pickle.loads(pickle.dumps(changes)) == changes  # noqa: S301
-    assert eval(repr(changes), {"Changes": Changes}) == changes  # noqa: S307
+    assert pickle.loads(pickle.dumps(changes)) == changes
+    assert eval(repr(changes), {"Changes": Changes}) == changes
     assert all(Changes.of(order) == changes for order in permutations(list(changes)[:3] or [])) or len(changes) > 3

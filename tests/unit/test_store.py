@@ -150,7 +150,7 @@ def test_a_store_that_cannot_be_made_is_an_error_with_its_mend(tmp_path: Path) -
     with pytest.raises(SandboxError, match=r"the store .*/file/store cannot be used: File exists") as caught:
         Store(str(tmp_path / "file/store"))
     assert "PYTEST_SANDBOX_HOME" in caught.value.hint
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_a_store_that_cannot_be_written_is_an_error_with_its_mend(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ class Store:
                 os.rename(partial, layer)
 
     def _lock(self, digest: str) -> BaseFileLock:
-        from filelock import FileLock  # noqa: PLC0415 - costs milliseconds, and only a new layer wants it
+        from filelock import FileLock
 
         return FileLock(os.path.join(self._locks, f"layer-{digest}.lock"))
 
@@ -175,7 +175,7 @@ class Store:
                     _remove_tree(self._partial_of(digest))
 
     def _try_lock(self, digest: str, held: ExitStack) -> bool:
-        from filelock import Timeout  # noqa: PLC0415
+        from filelock import Timeout
 
         try:
             held.enter_context(self._lock(digest).acquire(timeout=0))
@@ -188,7 +188,7 @@ class Store:
 
 
 def _unpack(archive: str, fd: int, partial: str) -> None:
-    from pytest_sandbox_runtime.images.unpack import unpack  # noqa: PLC0415 - tarfile costs milliseconds
+    from pytest_sandbox_runtime.images.unpack import unpack
 
     os.lseek(fd, 0, os.SEEK_SET)
     # The very file that has the digest, whatever has its name by now.

@@ -1,4 +1,4 @@
-"""This very machine as a root file system: what of it is copied on write, and what of it nobody gets to see.
+"""The very machine that tests run on, as a root file system: what of it is copied on write, and what of it nobody gets to see.
 
 As root one overlay on "/" does, and one more for each other file system below it. Without root "/" cannot be a lower
 directory, as its submounts are locked: there each top-level directory is overlaid by itself, and where it has
@@ -23,20 +23,27 @@ if TYPE_CHECKING:
 
 # What keys, tokens and sessions are kept in, relative to a home directory.
 SECRETS = (
-    ".ssh", ".gnupg", ".pki", ".password-store", ".local/share/keyrings", ".netrc", "_netrc", ".authinfo", ".authinfo.gpg",
-    ".git-credentials", ".config/git/credentials", ".config/gh", ".config/glab-cli", ".config/hub",
+    ".ssh", ".gnupg", ".pki", ".password-store", ".local/share/keyrings", ".netrc", "_netrc", ".authinfo",
+    ".authinfo.gpg", ".git-credentials", ".config/git/credentials", ".config/gh", ".config/glab-cli", ".config/hub",
     ".docker", ".config/containers", ".config/helm", ".kube", ".aws", ".azure", ".config/gcloud", ".boto", ".s3cfg",
-    ".config/doctl", ".config/hcloud", ".config/fly", ".fly", ".oci", ".bluemix", ".aliyun", ".terraform.d", ".terraformrc",
-    ".vault-token", ".config/op", ".config/Bitwarden CLI", ".databrickscfg", ".snowflake", ".config/rclone", ".rclone.conf",
-    ".npmrc", ".yarnrc", ".yarnrc.yml", ".pypirc", ".config/pypoetry/auth.toml", ".config/uv/credentials", ".local/share/uv/credentials",
-    ".cargo/credentials", ".cargo/credentials.toml", ".gem/credentials", ".bundle/config", ".composer/auth.json",
-    ".config/composer/auth.json", ".m2/settings.xml", ".m2/settings-security.xml", ".gradle/gradle.properties", ".nuget/NuGet",
-    ".pgpass", ".my.cnf", ".mylogin.cnf", ".config/sops", ".config/age", ".config/netlify", ".huggingface",
-    ".cache/huggingface/token", ".config/heroku", ".mozilla", ".thunderbird", ".config/google-chrome", ".config/chromium",
-    ".config/BraveSoftware", ".Xauthority", ".ICEauthority", ".bash_history", ".zsh_history", ".python_history",
-    ".psql_history", ".mysql_history", ".rediscli_history", ".lesshst", ".viminfo",
+    ".config/doctl", ".config/hcloud", ".config/fly", ".fly", ".oci", ".bluemix", ".aliyun", ".terraform.d",
+    ".terraformrc", ".vault-token", ".config/op", ".config/Bitwarden CLI", ".databrickscfg", ".snowflake",
+    ".config/rclone", ".rclone.conf", ".npmrc", ".yarnrc", ".yarnrc.yml", ".pypirc", ".config/pypoetry/auth.toml",
+    ".config/uv/credentials", ".local/share/uv/credentials", ".cargo/credentials", ".cargo/credentials.toml",
+    ".gem/credentials", ".bundle/config", ".composer/auth.json", ".config/composer/auth.json", ".m2/settings.xml",
+    ".m2/settings-security.xml", ".gradle/gradle.properties", ".nuget/NuGet", ".pgpass", ".my.cnf", ".mylogin.cnf",
+    ".config/sops", ".config/age", ".config/netlify", ".huggingface", ".cache/huggingface/token", ".config/heroku",
+    ".mozilla", ".thunderbird", ".config/google-chrome", ".config/chromium", ".config/BraveSoftware", ".Xauthority",
+    ".ICEauthority", ".bash_history", ".zsh_history", ".python_history", ".psql_history", ".mysql_history",
+    ".rediscli_history", ".lesshst", ".viminfo",
 )  # fmt: skip
-_SYSTEM_SECRETS = ("/etc/ssh/ssh_host_*_key", "/etc/ssl/private", "/etc/krb5.keytab", "/var/lib/docker", "/var/lib/kubelet")
+_SYSTEM_SECRETS = (
+    "/etc/ssh/ssh_host_*_key",
+    "/etc/ssl/private",
+    "/etc/krb5.keytab",
+    "/var/lib/docker",
+    "/var/lib/kubelet",
+)
 # Ordinary accounts, as login.defs(5) of every distribution has them.
 _FIRST_USER, _NOBODY = 1000, 65534
 # The file systems that hold files of this machine; the others are the kernel's own views, or cannot be a lower layer.
@@ -92,11 +99,11 @@ def mounts_for(show: Iterable[str]) -> tuple[Mount, ...]:
 
 def _shown_in_tmp(paths: Iterable[str]) -> list[str]:
     """Return the outermost of ``paths`` that lie in /tmp, which a sandbox otherwise has to itself."""
-    inside = {path for path in map(os.path.realpath, paths) if path.startswith("/tmp/") and os.path.isdir(path)}  # noqa: S108
+    inside = {path for path in map(os.path.realpath, paths) if path.startswith("/tmp/") and os.path.isdir(path)}
     return sorted(path for path in inside if not any(path != other and _is_below(path, other) for other in inside))
 
 
-def _fill(  # noqa: PLR0913
+def _fill(
     layer: ThinLayer, prefix: str, hidden: list[str], prefixes: list[str], view: HostView, *, alone: bool
 ) -> None:
     if prefix == "/":
@@ -208,7 +215,9 @@ def _unescape(path: str) -> str:
 
 def _other_file_systems(mounts: dict[str, str]) -> list[str]:
     return sorted(
-        path for path, kind in mounts.items() if path != "/" and kind in _REAL and not _below_any(path, (*OWN, "/var/lib/docker")) and os.path.isdir(path)
+        path
+        for path, kind in mounts.items()
+        if path != "/" and kind in _REAL and not _below_any(path, (*OWN, "/var/lib/docker")) and os.path.isdir(path)
     )
 
 
@@ -217,7 +226,11 @@ def _cover(directory: str, mounts: dict[str, str]) -> Iterator[str]:
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = entry.path
-            if path in (*OWN, "/etc") or not entry.is_dir(follow_symlinks=False) or not os.access(path, os.R_OK | os.X_OK):
+            if (
+                path in (*OWN, "/etc")
+                or not entry.is_dir(follow_symlinks=False)
+                or not os.access(path, os.R_OK | os.X_OK)
+            ):
                 continue
             if path in mounts and mounts[path] not in _REAL:
                 continue

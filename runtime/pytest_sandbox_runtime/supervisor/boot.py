@@ -47,7 +47,7 @@ def become_init(control: socket.socket, directory: str, job: dict[str, Any], gro
     except OSError as error:
         call = error.call if isinstance(error, SyscallError) else ""
         send(control, ("failed", step, call, error.errno or 0, str(error.filename or "")))
-    except BaseException:  # noqa: BLE001  a fork of the supervisor must never go on as one
+    except BaseException:
         # Goes to the run's supervisor.log; the client sees the socket end, and quotes it.
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         sys.stderr.flush()

@@ -209,7 +209,7 @@ def seccomp_program(machine: str = os.uname().machine) -> bytes:
 
 def _refuse(machine: str) -> NoReturn:
     # The supervisor never gets here, and errors would bring it subprocess.
-    from pytest_sandbox_runtime.errors import UnsupportedError  # noqa: PLC0415
+    from pytest_sandbox_runtime.errors import UnsupportedError
 
     msg = f"there is no system call filter for the machine {machine!r}"
     raise UnsupportedError(msg, hint=f"there is one for {' and '.join(_MACHINES)}")

@@ -203,7 +203,7 @@ def _enter(workdir: bytes) -> None:
         raise OSError(error.errno, "", b"workdir:" + workdir) from None
 
 
-def _fork(  # noqa: PLR0913
+def _fork(
     argv: list[bytes],
     env: dict[bytes, bytes],
     workdir: bytes,
@@ -228,7 +228,7 @@ def _fork(  # noqa: PLR0913
     return pid
 
 
-def _exec_or_tell(  # noqa: PLR0913
+def _exec_or_tell(
     said: int,
     argv: list[bytes],
     env: dict[bytes, bytes],

@@ -51,7 +51,7 @@ def _remove_entries(path: str) -> list[str]:
     try:
         entries = os.scandir(path)
     except PermissionError:
-        os.chmod(path, 0o700)  # noqa: PTH101  as pathlib costs the supervisor 10 ms
+        os.chmod(path, 0o700)
         entries = os.scandir(path)
     with entries:
         below = []
@@ -59,21 +59,21 @@ def _remove_entries(path: str) -> list[str]:
             if entry.is_dir(follow_symlinks=False):
                 below.append(entry.path)
             else:
-                os.unlink(entry.path)  # noqa: PTH108
+                os.unlink(entry.path)
     return below
 
 
 def remove_run(run: str) -> None:
     """Remove the directory of a run that has ended, and its lock."""
     _remove(run, -1)
-    os.unlink(lock_of(run))  # noqa: PTH108
+    os.unlink(lock_of(run))
 
 
 def sweep(run: str) -> None:
     """Remove the directories of runs whose supervisor is dead: their lock, held for life, can be had."""
     runs, own = os.path.split(run)
-    if len(os.listdir(runs)) > 1 and os.fork() == 0:  # noqa: PTH208
-        for name in os.listdir(runs):  # noqa: PTH208
+    if len(os.listdir(runs)) > 1 and os.fork() == 0:
+        for name in os.listdir(runs):
             if name != own:
                 _sweep_one(os.path.join(runs, name))
         os._exit(0)
