@@ -142,7 +142,9 @@ class Body:
         if "crashed" in told.report:
             stand_in.longrepr = told.report["crashed"]
             return stand_in
-        report = self._item.config.hook.pytest_report_from_serializable(config=self._item.config, data=told.report)
+        report: pytest.TestReport = self._item.config.hook.pytest_report_from_serializable(
+            config=self._item.config, data=told.report
+        )
         self._item.user_properties[:] = told.user_properties
         for title, text in report.sections:
             # Later reports of this item repeat the sections of the earlier ones.
@@ -179,7 +181,7 @@ def _send(pipe: int, message: object) -> None:
 
 def _portable(told: Told, error: Exception) -> Told:
     raised = None if told.raised is None else Died(f"{type(told.raised).__name__}: {told.raised} ({error})")
-    properties = [(name, str(value)) for name, value in told.user_properties]
+    properties: list[tuple[str, object]] = [(name, str(value)) for name, value in told.user_properties]
     return Told(told.report, raised, properties, [(text, Warning, file, line) for text, _, file, line in told.warnings])
 
 

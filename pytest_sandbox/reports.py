@@ -36,7 +36,8 @@ def add_sections(item: pytest.Item, call: pytest.CallInfo[object]) -> None:
 def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
     """Write the slowest starts, where they were asked for."""
     wanted = config.stash[SETTINGS].durations
-    starts = sorted(config.stash.get(STARTS, []), reverse=True)
+    starts = list(config.stash.get(STARTS, ()))
+    starts.sort(reverse=True)
     if wanted is None or not starts:
         return
     reporter.section(f"slowest {wanted or len(starts)} sandboxes to start")

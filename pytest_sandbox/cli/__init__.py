@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pytest_sandbox_runtime import SandboxSpec
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit status."""
@@ -69,7 +71,7 @@ def _shell(options: argparse.Namespace) -> int:
         return sandbox.shell()
 
 
-def _spec(options: argparse.Namespace) -> object:
+def _spec(options: argparse.Namespace) -> SandboxSpec:
     from pytest_sandbox_runtime import Image, SandboxSpec
 
     image = Image.host() if options.image == "host" else Image.archive(options.image)

@@ -177,10 +177,11 @@ class Engine:
             name, why = next(iter(refused.items()))
             raise UnsupportedError(
                 f"{name}={getattr(spec, name)} cannot be enforced on this host: {why}",
-                hint="give this user a delegated cgroup (systemd-run --user --scope -p Delegate=yes pytest ...), or set "
+                hint="give this user a delegated cgroup (systemd-run --user --scope -p Delegate=yes ...), or set "
                 "sandbox_limits = best-effort",
             )
-        return replace(spec, **dict.fromkeys(refused))
+        without: dict[str, Any] = dict.fromkeys(refused)
+        return replace(spec, **without)
 
     def _leave(self) -> None:
         """Close everything in a fork of the engine's process, where none of it may be used or ended."""
@@ -372,7 +373,7 @@ def _last_words(run: str) -> str:
 
 
 def _kill(pidfd: int) -> None:
-    """Kill the init behind ``pidfd`` and wait for its end, which is the end of all that the sandbox has in the kernel."""
+    """Kill the init behind ``pidfd`` and wait for its end: that of all that the sandbox has in the kernel."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     poll = select.poll()

@@ -80,7 +80,7 @@ class Files:
         """Return the text in a file, its line ends as they are."""
         return self.read_bytes(path).decode(encoding, errors)
 
-    def write_bytes(self, path: StrPath, data: bytes) -> int:
+    def write_bytes(self, path: StrPath, data: bytes | bytearray | memoryview) -> int:
         """Make a file hold ``data`` and return how many bytes that are; a new one has mode 0644."""
         view, where = memoryview(data).cast("B"), _absolute(path)
         with _doing("write", where), closing(self._open_to_write(where)) as fd:

@@ -35,7 +35,7 @@ class Process:
         args: list[str] | str,
         pid: int,
         reply: socket.socket,
-        streams: tuple[IO[bytes] | None, IO[bytes] | None, IO[bytes] | None],
+        streams: tuple[IO[bytes] | None, ...],
         send_signal: Callable[..., None],
         was_oom_killed: Callable[[], bool],
     ) -> None:

@@ -1,4 +1,4 @@
-"""The very machine that tests run on, as a root file system: what of it is copied on write, and what of it nobody gets to see.
+"""The very machine that tests run on, as a root file system: what is copied on write, and what nobody gets to see.
 
 As root one overlay on "/" does, and one more for each other file system below it. Without root "/" cannot be a lower
 directory, as its submounts are locked: there each top-level directory is overlaid by itself, and where it has

@@ -93,14 +93,16 @@ class ThinLayer:
 
     def _look_like_below(self, name: str, mode: int | None) -> None:
         path = os.path.join(self.path, name)
+        if mode is not None:
+            os.chmod(path, mode)
         try:
             seen = os.stat(os.path.join(self._below, name))
         except OSError:
-            seen = None
-        if seen is not None and self._is_root:
+            return
+        if self._is_root:
             os.chown(path, seen.st_uid, seen.st_gid)
-        if mode is not None or seen is not None:
-            os.chmod(path, mode if mode is not None else stat.S_IMODE(seen.st_mode))
+        if mode is None:
+            os.chmod(path, stat.S_IMODE(seen.st_mode))
 
 
 def write_fixed_files(layer: ThinLayer, hostname: str, *, host_network: bool) -> None:

@@ -49,7 +49,7 @@ def become_init(control: socket.socket, directory: str, job: dict[str, Any], gro
         send(control, ("failed", step, call, error.errno or 0, str(error.filename or "")))
     except BaseException:
         # Goes to the run's supervisor.log; the client sees the socket end, and quotes it.
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
     finally:
         os._exit(status)

@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _READY = select.POLLIN | select.POLLHUP
-# Python ignores these two; a command must not.
-_DEFAULTS = (signal.SIGPIPE, signal.SIGXFSZ)
+# termios has these two from Python 3.13 on: ioctl_tty(2).
+_TIOCSPTLCK = 0x40045431
+_TIOCGPTN = 0x80045430
+# Python ignores some signals, and who started pytest may ignore others; a command begins with none ignored.
+_DEFAULTS = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 
 
 class Init:
@@ -70,7 +73,7 @@ class Init:
     def _exec(self, command: tuple[object, ...], fds: list[int]) -> None:
         reply = socket.socket(fileno=os.dup(fds[0]))
         try:
-            pid, master = start(command, fds[1:])  # type: ignore[arg-type]
+            pid, master = start(command, fds[1:])
         except OSError as error:
             _tell(reply, ("failed", error.errno or 0, str(error.filename or "")))
             reply.close()
@@ -154,8 +157,8 @@ def start(command: tuple[object, ...], fds: list[int]) -> tuple[int, int | None]
 
 def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
     master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, termios.TIOCGPTN, b"\0\0\0\0"))[0]
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, b"\0\0\0\0"))[0]
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
     return master, os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 

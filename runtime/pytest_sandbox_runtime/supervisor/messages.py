@@ -14,13 +14,17 @@ import os
 import socket
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 # A packet must fit in the socket's buffer (net.core.wmem_default, 208 KiB); what is larger goes by memfd_create(2).
 _INLINE = 65536
 _MAX_FDS = 16
 _HEADER = b"\0memfd"
 
 
-def send(channel: socket.socket, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> None:
+def send(channel: socket.socket, message: tuple[Any, ...], fds: tuple[int, ...] = ()) -> None:
     """Send ``message`` and copies of ``fds``."""
     packet = marshal.dumps(message)
     if len(packet) > _INLINE:

@@ -100,7 +100,7 @@ class Supervisor:
         gc.disable()
         gc.freeze()
         while self._clients or self._by_pid:
-            for fd, _ in self._poll.poll(0) or self._idle() or self._poll.poll():
+            for fd, _ in self._ready():
                 # An earlier event of the same round may have ended what this one is about.
                 if fd in self._watched:
                     self._watched[fd]()
@@ -129,7 +129,14 @@ class Supervisor:
     def _watch_client(self, client: Client) -> None:
         self._watch(client.channel.fileno(), lambda: self._answer(client))
 
-    def _idle(self) -> None:
+    def _ready(self) -> list[tuple[int, int]]:
+        ready = self._poll.poll(0)
+        if not ready:
+            self._get_ahead()
+            ready = self._poll.poll()
+        return ready
+
+    def _get_ahead(self) -> None:
         for client in self._clients:
             if client.repeated and client.standby is None:
                 try:
