@@ -15,7 +15,7 @@ class SandboxError(Exception):
     """Anything that this project says no to. ``hint`` says what to do about it, or is empty."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
+        Exception.__init__(self, message)  # others are bases too, with arguments of their own
         self.message = message
         self.hint = hint
 

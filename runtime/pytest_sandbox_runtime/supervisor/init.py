@@ -75,7 +75,7 @@ class Init:
         try:
             pid, master = start(command, fds[1:])
         except OSError as error:
-            _tell(reply, ("failed", error.errno or 0, str(error.filename or "")))
+            _tell(reply, ("failed", error.errno or 0, os.fsdecode(error.filename or "")))
             reply.close()
             return
         self._waiting[pid] = reply
@@ -255,7 +255,7 @@ def _exec_or_tell(
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         _first_that_starts(argv, env, lambda path: os.execve(path, argv, env))  # noqa: S606
     except OSError as error:
-        subject = error.filename if isinstance(error.filename, bytes) else str(error.filename or "").encode()
+        subject = error.filename if isinstance(error.filename, bytes) else os.fsdecode(error.filename or "").encode()
         os.write(said, b"%d %s" % (error.errno or 0, subject))
     finally:
         os._exit(127)

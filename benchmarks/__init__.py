@@ -1,0 +1,1 @@
+"""Measures pytest-sandbox beside bwrap, runc and Docker: ``python -m benchmarks``."""
