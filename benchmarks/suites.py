@@ -32,7 +32,7 @@ def pytest_sessionfinish(session):
         json.dump(times, file)
 """
 PLAIN = "def test_{}():\n    pass\n\n\n"
-FIXTURE = 'def test_{}(sandbox):\n    assert sandbox.run(["true"]).exit_code == 0\n\n\n'
+FIXTURE = 'def test_{}(sandbox):\n    assert sandbox.run(["true"]).returncode == 0\n\n\n'
 
 
 def times_of_suite(where: Path, body: str, count: int, *options: str) -> list[float]:

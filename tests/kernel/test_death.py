@@ -1,4 +1,4 @@
-"""Sudden death, at moments nobody chose: what is left of a run once its client, its supervisor or an init was killed."""
+"""Sudden death, at moments nobody chose: what is left of a run whose client, supervisor or init was killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -198,10 +198,8 @@ def test_nothing_outlives_a_killed_init(client: subprocess.Popen[bytes], store: 
         inits = sorted(pid for pid, depth in processes_of(store).items() if depth == INIT)
         victim = chance.choice(inits)
         in_it = open_pidfds(below(victim), undo)
-        try:
+        with suppress(ProcessLookupError):  # its client may have been quicker
             os.kill(victim, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # its client was quicker
         assert wait_for_ends(in_it, GRACE)
         known = open_pidfds(below(client.pid), undo)
         client.kill()

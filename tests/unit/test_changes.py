@@ -118,7 +118,12 @@ def test_a_file_that_differs_behind_its_first_mebibyte_is_modified(layers: Layer
 
 
 def test_a_symlink_that_leads_elsewhere_is_modified(layers: Layers) -> None:
-    for layer, name in ((layers.bottom, "same"), (layers.bottom, "other"), (layers.upper, "same"), (layers.upper, "other")):
+    for layer, name in (
+        (layers.bottom, "same"),
+        (layers.bottom, "other"),
+        (layers.upper, "same"),
+        (layers.upper, "other"),
+    ):
         (layer / name).symlink_to("new" if (layer, name) == (layers.upper, "other") else "old")
         os.utime(layer / name, ns=(OLD, OLD), follow_symlinks=False)
     assert layers.changes() == Changes(modified=["/other"])

@@ -477,7 +477,9 @@ def test_no_symlink_that_came_out_is_written_through(files: Files, root: Path, o
     (root / "tree" / "link" / "secret").write_text("the sandbox's")
     (root / "secret").write_text("the sandbox's")
     files.get("/link", tmp_path / "copy")
-    with pytest.raises(FileAccessError, match="the target is a symlink, which is not written through\n  hint: .*realpath"):
+    with pytest.raises(
+        FileAccessError, match="the target is a symlink, which is not written through\n  hint: .*realpath"
+    ):
         files.get("/secret", tmp_path / "copy")
     (tmp_path / "merged").mkdir()
     files.get("/link", tmp_path / "merged")
@@ -486,7 +488,9 @@ def test_no_symlink_that_came_out_is_written_through(files: Files, root: Path, o
     assert (outside / "secret").read_text() == "the host's"
 
 
-def test_a_symlink_to_a_file_is_replaced_and_not_written_through(files: Files, root: Path, outside: Path, tmp_path: Path) -> None:
+def test_a_symlink_to_a_file_is_replaced_and_not_written_through(
+    files: Files, root: Path, outside: Path, tmp_path: Path
+) -> None:
     (tmp_path / "target").mkdir()
     (root / "secret").symlink_to(outside / "secret")
     files.get("/secret", tmp_path / "target")

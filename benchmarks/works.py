@@ -1,0 +1,195 @@
+"""The kinds of work that are measured: each function makes one row."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import TYPE_CHECKING
+
+from benchmarks.clock import times_of, times_of_command
+from benchmarks.footprint import footprint, private_memory
+from benchmarks.suites import FIXTURE, PLAIN, times_of_suite
+from benchmarks.table import Row, milliseconds
+from pytest_sandbox_runtime.engine import Engine, EngineSettings
+from pytest_sandbox_runtime.specs import Image, SandboxSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.rivals import Bwrap, Docker, Runc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """Where and on what everything is measured, and how much of it."""
+
+    where: Path
+    root: Path
+    quick: bool
+    rivals: Sequence[Bwrap | Runc | Docker]
+
+    @property
+    def archive(self) -> SandboxSpec:
+        """What is started on the same base as the other runtimes have."""
+        return SandboxSpec(image=Image.archive(self.root))
+
+    def count(self, full: int, quick: int) -> int:
+        """Return how often to repeat."""
+        return quick if self.quick else full
+
+    def engine(self) -> Engine:
+        """Open an engine with a store that goes with the benchmark."""
+        return Engine.open(EngineSettings(store=str(self.where / "store")))
+
+
+def fixture(bench: Bench) -> Row:
+    """One test with a sandbox, over one without, beside one command of each other runtime."""
+    count = bench.count(500, 50)
+    plain = times_of_suite(bench.where / "plain", PLAIN, count, "-p", "no:sandbox")
+    option = f"--sandbox-image={bench.root}"
+    times = times_of_suite(bench.where / "fixture", FIXTURE, count, option)
+    ours = median(times) - median(plain)
+    others = {rival.name: median(times_of_command(rival.once, bench.count(100, 20))) for rival in bench.rivals}
+    bwrap = others.get("bwrap")
+    return Row(
+        work=f"`sandbox` made, `run(['true'])`, gone; {count} tests, archive base",
+        measured=f"{milliseconds(ours)} (mean {milliseconds(fmean(times) - fmean(plain))})",
+        beside=_beside(ours, others),
+        must="<= 0.8 x bwrap",
+        aim="<= 0.35 x",
+        met=None if bwrap is None else ours <= 0.8 * bwrap,
+    )
+
+
+def command(bench: Bench) -> Row:
+    """A command in a sandbox that lives already."""
+    count = bench.count(1000, 200)
+    with bench.engine() as engine, engine.create(bench.archive) as sandbox:
+        ours = median(times_of(lambda: sandbox.run(["true"], check=True), count))
+    live = [rival for rival in bench.rivals if rival.again]
+    others = {f"{rival.name} exec": median(times_of_command(rival.again, bench.count(50, 10))) for rival in live}
+    docker = others.get("docker exec")
+    return Row(
+        work="a command in a live sandbox",
+        measured=milliseconds(ours),
+        beside=_beside(ours, others),
+        must="<= 1.5 ms and <= 1/30 of docker exec",
+        aim="<= 0.8 ms",
+        met=False if ours > 0.0015 else None if docker is None else ours <= docker / 30,
+    )
+
+
+def host_base(bench: Bench) -> Row:
+    """A sandbox of the host's files, over one of the archive's."""
+    count = bench.count(300, 50)
+    with bench.engine() as engine:
+        host = median(times_of(lambda: _live_once(engine, SandboxSpec()), count))
+        archive = median(times_of(lambda: _live_once(engine, bench.archive), count))
+    limit = 1.3 if os.geteuid() == 0 else 2.0
+    return Row(
+        work=f"host base, per sandbox, as {'root' if os.geteuid() == 0 else 'an ordinary user'}",
+        measured=milliseconds(host),
+        beside=f"archive base {milliseconds(archive)} ({host / archive:.2f} x)",
+        must=f"<= {limit} x archive base",
+        aim="1.0 x",
+        met=host <= limit * archive,
+    )
+
+
+def crowd(bench: Bench) -> Row:
+    """Many sandboxes that live at once; a failure of any ends the benchmark."""
+    count = bench.count(1000, 100)
+    with bench.engine() as engine, ExitStack() as undo:
+        sandboxes = [undo.enter_context(engine.create(bench.archive)) for _ in range(count)]
+        for number, sandbox in enumerate(sandboxes):
+            if sandbox.run(["echo", str(number)], check=True).stdout != f"{number}\n":
+                raise SystemExit(f"{sandbox!r} gave another's answer")
+        megabytes = [private_memory(sandbox.pid) * 1024 / 1e6 for sandbox in sandboxes]
+    return Row(
+        work=f"{count} live sandboxes, each answering a command",
+        measured=f"{median(megabytes):.2f} MB private each (most {max(megabytes):.2f} MB), no failure",
+        must="<= 1.5 MB each, no failure",
+        aim="0.7 MB",
+        met=max(megabytes) <= 1.5,
+    )
+
+
+def churn(bench: Bench) -> Row:
+    """Many sandboxes in a row: what is held after a tenth of them, and after the last."""
+    count = bench.count(10_000, 500)
+    with bench.engine() as engine:
+        began = time.perf_counter()
+        for _ in range(count // 10):
+            _live_once(engine, bench.archive)
+        early = footprint()
+        for _ in range(count - count // 10):
+            _live_once(engine, bench.archive)
+        late = footprint()
+        seconds = time.perf_counter() - began
+    growth = early.growth(late)
+    # Sandboxes made ready ahead come and go, and other processes use slab: noise, where a leak would be one for each.
+    leaked = [name for name, more in growth.items() if more > 0.1 * getattr(early, name) and more > (count - 1) * 0.1]
+    return Row(
+        work=f"{count} made and destroyed, the {count // 10}th to the last",
+        measured=", ".join(
+            f"{name} {getattr(early, name)} {more:+}{' KiB' if name in ('memory', 'slab') else ''}"
+            for name, more in growth.items()
+        ),
+        beside=f"{milliseconds(seconds / count)} each",
+        must="no growth",
+        met=not leaked,
+    )
+
+
+def inside(bench: Bench) -> Row:
+    """A trivial test inside a sandbox, over the same test in a plain run."""
+    count = bench.count(1000, 100)
+    plain = times_of_suite(bench.where / "outside", PLAIN, count, "-p", "no:sandbox")
+    times = times_of_suite(bench.where / "inside", PLAIN, count, "--sandbox")
+    ours = median(times) - median(plain)
+    return Row(
+        work=f"inside, per trivial test, over a plain run; {count} tests",
+        measured=f"{milliseconds(ours)} (mean {milliseconds(fmean(times) - fmean(plain))})",
+        beside=f"plain {milliseconds(median(plain))}",
+        must="<= 6 ms",
+        aim="<= 2.5 ms",
+        met=ours <= 0.006,
+    )
+
+
+def engine_start(bench: Bench) -> Row:
+    """From nothing to the first sandbox of a run."""
+
+    def first() -> None:
+        with ExitStack() as undo:
+            began = time.perf_counter()
+            engine = undo.enter_context(bench.engine())
+            undo.enter_context(engine.create(bench.archive))
+            times.append(time.perf_counter() - began)
+
+    times: list[float] = []
+    for _ in range(bench.count(50, 10)):
+        first()
+    return Row(
+        work="engine start to the first sandbox",
+        measured=f"{milliseconds(median(times))} (most {milliseconds(max(times))})",
+        must="<= 60 ms",
+        aim="<= 25 ms",
+        met=median(times) <= 0.06,
+    )
+
+
+WORKS = (fixture, command, host_base, crowd, churn, inside, engine_start)
+
+
+def _live_once(engine: Engine, spec: SandboxSpec) -> None:
+    with engine.create(spec) as sandbox:
+        sandbox.run(["true"], check=True)
+
+
+def _beside(ours: float, others: dict[str, float]) -> str:
+    return ", ".join(f"{name} {milliseconds(theirs)} ({ours / theirs:.3f} x)" for name, theirs in others.items())
