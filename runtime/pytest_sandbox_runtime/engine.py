@@ -139,6 +139,7 @@ class Engine:
 
     def create(self, spec: SandboxSpec) -> Sandbox:
         """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
+        self._check_open()
         spec = self._enforceable(spec)
         job, tree = self._job(spec)
         (_, name, cgroup_paths), (pidfd, control) = self._ask(("create", job))

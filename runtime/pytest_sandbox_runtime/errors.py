@@ -30,7 +30,8 @@ class SandboxError(Exception):
 def _rebuild(kind: type[SandboxError], state: dict[str, object]) -> SandboxError:
     error = kind.__new__(kind)
     Exception.__init__(error, state.get("message"))
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 
@@ -67,7 +68,10 @@ class FileAccessError(SandboxError, OSError):
         self.filename = filename
 
     __str__ = SandboxError.__str__
-    __reduce__ = SandboxError.__reduce__
+
+    def __reduce__(self) -> tuple[Callable[..., SandboxError], tuple[type[SandboxError], dict[str, object]]]:
+        # OSError keeps these two where __dict__ does not show them.
+        return _rebuild, (type(self), {**self.__dict__, "errno": self.errno, "filename": self.filename})
 
 
 class CommandNotFoundError(SandboxError, FileNotFoundError):

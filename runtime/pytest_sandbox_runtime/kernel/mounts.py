@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from ctypes import c_char_p, c_int, c_ulong
+from ctypes import c_char_p, c_int, c_uint, c_ulong
 from enum import IntFlag
 
-from pytest_sandbox_runtime.kernel.libc import bind, check
+from pytest_sandbox_runtime.kernel.libc import bind, bind_syscall, check
 
 _mount = bind("mount", c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
 _umount2 = bind("umount2", c_char_p, c_int)
 _pivot_root = bind("pivot_root", c_char_p, c_char_p)
+# The same numbers on every architecture, as all from 424 on.
+_open_tree = bind_syscall(428, c_int, c_char_p, c_uint)
+_move_mount = bind_syscall(429, c_int, c_char_p, c_int, c_char_p, c_uint)
+_AT_FDCWD = -100
+_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _AT_RECURSIVE = 1, 0o2000000, 0x8000
+_MOVE_MOUNT_F_EMPTY_PATH = 4
 
 
 class MountFlag(IntFlag):
@@ -46,6 +52,17 @@ def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: s
 def umount(target: str, flags: int = UmountFlag.NONE) -> None:
     """Detach a file system; with ``DETACH`` at once, though it is busy."""
     check(_umount2(os.fsencode(target), flags), "umount2", target)
+
+
+def open_tree(path: str) -> int:
+    """Return a descriptor of a detached copy of the mounts at and below ``path``, to be attached by move_mount."""
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
+    return check(_open_tree(_AT_FDCWD, os.fsencode(path), flags), "open_tree", path)
+
+
+def move_mount(tree: int, target: str) -> None:
+    """Attach what open_tree has returned."""
+    check(_move_mount(tree, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH), "move_mount", target)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:

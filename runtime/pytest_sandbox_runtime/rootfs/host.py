@@ -114,8 +114,22 @@ def _fill(
     for name in prefixes:
         if name != prefix and _owner(os.path.dirname(name), prefixes) == prefix:
             layer.make_directory(os.path.relpath(name, prefix))
+    if layer.user_namespace and not alone:
+        for name in _writable_by_leave(prefix):
+            layer.make_directory(name)
     for name in hidden:
         layer.hide(os.path.relpath(name, prefix))
+
+
+def _writable_by_leave(prefix: str) -> Iterator[str]:
+    """Yield what in ``prefix`` this user may write to without owning it, /var/tmp for one.
+
+    Overlayfs would copy such a directory up with its owner, who has no number in the user namespace: EOVERFLOW.
+    """
+    with os.scandir(prefix) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) and entry.stat().st_uid != os.getuid() and os.access(entry, os.W_OK):
+                yield entry.name
 
 
 def _root_of_its_own(layer: ThinLayer, prefixes: list[str]) -> None:

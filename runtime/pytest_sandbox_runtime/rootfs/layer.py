@@ -20,7 +20,7 @@ class ThinLayer:
     def __init__(self, path: str, below: str, *, user_namespace: bool) -> None:
         self.path = path
         self._below = below
-        self._user_namespace = user_namespace
+        self.user_namespace = user_namespace
         self._is_root = os.geteuid() == 0
         os.mkdir(path, 0o755)
 
@@ -38,7 +38,7 @@ class ThinLayer:
         path = os.path.join(self.path, name)
         os.makedirs(path, exist_ok=True)
         os.chmod(path, mode)
-        if self._user_namespace:
+        if self.user_namespace:
             # Before Linux 6.6 a tmpfs takes no user.* attributes: what is mounted there hides the image's own.
             with suppress(OSError):
                 os.setxattr(path, "user.overlay.opaque", b"y")

@@ -77,9 +77,9 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
         ("mount", "tmpfs", "root/run", "tmpfs", int(_NODEV), "mode=755"),
         ("mkdir", "root/run/lock", 0o777),
         *((("mount", "tmpfs", "root/tmp", "tmpfs", int(_NODEV), "mode=1777"),) if around.read_only else ()),
-        *(("hold", mount.source) for mount in around.mounts),
+        *(("hold", mount.source, mount.target) for mount in around.mounts),
         ("pivot", "root"),
-        *(("place", mount.source, mount.target, mount.read_only) for mount in around.mounts),
+        *(("place", mount.target, mount.read_only) for mount in around.mounts),
         *_freeze(tree, around),
     )
 
@@ -91,8 +91,8 @@ def _stack(tree: Tree, around: Surroundings) -> Iterator[Step]:
         lowers = ":".join(escape(lower) for lower in overlay.lowers)
         # volatile: nothing here outlives a crash, so nothing needs to be synced; apt and databases gain most.
         options = f"lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work},volatile"
-        if around.user_namespace:
-            options += ",userxattr"
+        # Each name is to be found where it is, by changes() and whoever reads a layer.
+        options += ",userxattr" if around.user_namespace else ",redirect_dir=off,metacopy=off"
         yield ("mount", "overlay", _in_root(overlay.prefix), "overlay", 0, options)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from pytest_sandbox_runtime.kernel.mounts import MountFlag, UmountFlag, mount, pivot_root, umount
+from pytest_sandbox_runtime.kernel.mounts import MountFlag, UmountFlag, mount, move_mount, open_tree, pivot_root, umount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,18 +51,19 @@ def _bind_read_only(source: str, target: str, kept: int) -> None:
 _held: dict[str, int] = {}
 
 
-def _hold(source: str) -> None:
-    # Opened while the host is in sight, placed when it no longer is: then no link in the target leads out.
-    _held[source] = os.open(source, os.O_PATH | os.O_CLOEXEC)
+def _hold(source: str, target: str) -> None:
+    # Copied while the host is in sight, placed when it no longer is: then no link in the target leads out.
+    _held[target] = open_tree(source)
 
 
-def _place(source: str, target: str, read_only: bool) -> None:  # noqa: FBT001
-    held = _held[source]
+def _place(target: str, read_only: bool) -> None:  # noqa: FBT001
+    held = _held.pop(target)
     is_directory = stat.S_ISDIR(os.fstat(held).st_mode)
     os.makedirs(target if is_directory else os.path.dirname(target), exist_ok=True)
     if not is_directory and not os.path.exists(target):
         _write(target, b"")
-    mount(f"/proc/self/fd/{held}", target, "", MountFlag.BIND | MountFlag.REC)
+    move_mount(held, target)
+    os.close(held)
     if read_only:
         # In a user namespace the flags that the host has set are locked: they must be named again.
         kept = os.statvfs(target).f_flag & (MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC)
