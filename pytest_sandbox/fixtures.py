@@ -23,6 +23,9 @@ ENGINE = pytest.StashKey["Engine"]()
 BROKER = pytest.StashKey[str]()
 # The sandboxes that a test has started, or a wider fixture on its behalf.
 STARTED = pytest.StashKey["list[Sandbox]"]()
+FAILED = pytest.StashKey[bool]()
+# The user property that tells JUnit, and xdist's controller, where a test's changed files are.
+KEPT = "sandbox.kept"
 STARTS = pytest.StashKey["list[tuple[float, str, str]]"]()
 
 
@@ -69,6 +72,13 @@ def give_up(config: pytest.Config, error: SandboxError) -> None:
     pytest.fail(str(error), pytrace=False)
 
 
+def keep(item: pytest.Item, sandbox: Sandbox) -> None:
+    """Keep what the sandbox has changed, if the settings say so of a test that ended as this one did."""
+    wanted = item.config.stash[SETTINGS].keep
+    if wanted == "all" or (wanted == "failed" and item.stash.get(FAILED, False)):
+        item.user_properties.append((KEPT, sandbox.keep()))
+
+
 class SandboxFactory:
     """Makes sandboxes that live as long as the session, or until they are closed: see ``tmp_path_factory``."""
 
@@ -106,3 +116,4 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A disposable machine for one test, as its marker declares it: started before the test, gone after it."""
     with start(request.node, marks.spec_of(request.node)) as sandbox:
         yield sandbox
+        keep(request.node, sandbox)

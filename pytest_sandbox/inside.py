@@ -50,6 +50,7 @@ def _inside(request: pytest.FixtureRequest) -> Iterator[None]:
         body = request.node.stash[BODY] = Body(request.node, sandbox)
         try:
             yield
+            fixtures.keep(request.node, sandbox)
         finally:
             sandbox.close()
             body.reap()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_sandbox import inside, marks, reports, settings, workers
-from pytest_sandbox.fixtures import sandbox, sandbox_engine, sandbox_factory
+from pytest_sandbox.fixtures import FAILED, sandbox, sandbox_engine, sandbox_factory
 from pytest_sandbox.inside import BODY, _inside
 
 if TYPE_CHECKING:
@@ -76,11 +76,20 @@ def pytest_runtest_makereport(
     ):
         reports.add_sections(item, call)
     report = yield
+    if report.failed:
+        item.stash[FAILED] = True
     if body is None:
         return report
     if body.is_child:
         body.take_home(report, call)
-    return body.real_report(report, call)
+    report = body.real_report(report, call)
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    return reports.explain_changes(op, left, right)
 
 
 def pytest_exception_interact(node: pytest.Item | pytest.Collector) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from pytest_sandbox.fixtures import ENGINE, STARTED, STARTS
+from pytest_sandbox.fixtures import ENGINE, KEPT, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -34,7 +35,19 @@ def add_sections(item: pytest.Item, call: pytest.CallInfo[object]) -> None:
 
 
 def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
-    """Write the slowest starts, where they were asked for."""
+    """Write what was kept, and the slowest starts, where they were asked for."""
+    kept = [
+        (report.nodeid, path)
+        for reports in reporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "teardown"
+        for name, path in report.user_properties
+        if name == KEPT
+    ]
+    if kept:
+        reporter.section("kept sandboxes")
+        for nodeid, path in kept:
+            reporter.write_line(f"{nodeid}: {path}")
     wanted = config.stash[SETTINGS].durations
     starts = list(config.stash.get(STARTS, ()))
     starts.sort(reverse=True)
@@ -60,3 +73,11 @@ def open_shell(item: pytest.Item) -> None:
         with capture.global_and_fixture_disabled():
             print(f"\n{item.nodeid} failed; this is its {sandbox!r}. Leave it with exit.")
             sandbox.shell()
+
+
+def explain_changes(op: str, left: object, right: object) -> list[str] | None:
+    """Return what a person wants to read where two Changes were to be equal, as pytest_assertrepr_compare does."""
+    module = sys.modules.get("pytest_sandbox_runtime.changes")
+    if module is None or op != "==" or not (isinstance(left, module.Changes) and isinstance(right, module.Changes)):
+        return None
+    return ["the changes differ", *module.explain_difference(left, right)]

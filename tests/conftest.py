@@ -8,6 +8,8 @@ import pytest
 
 from pytest_sandbox_runtime.capabilities import names, probe
 
+pytest_plugins = ["pytester"]
+
 
 def _needs(item: pytest.Item) -> list[str]:
     return sorted({name for mark in item.iter_markers("needs") for name in mark.args})

@@ -30,6 +30,7 @@ from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.messages import receive, send
+from pytest_sandbox_runtime.supervisor.removal import kept_path
 from pytest_sandbox_runtime.supervisor.server import LAYERS, SOCKET_NAME
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Engine:
         self._owner = os.getpid()
         self._privileged = is_privileged()
         self._trees: dict[tuple[object, ...], Tree] = {}
+        self._kept: set[str] = set()
         self._jobs: dict[SandboxSpec, tuple[bytes, Tree]] = {}
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
         self._directory, self._layers = self._greet()
@@ -160,6 +162,7 @@ class Engine:
                 tree=tree,
                 uid=self._identity(spec)[0],
                 cgroup_paths=cgroup_paths,
+                keep=lambda: self._keep(str(name)),
                 leave=self._leave,
                 last_words=lambda: _last_words(self._run),
                 namespaces=self._namespaces(spec) | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER),
@@ -321,7 +324,18 @@ class Engine:
     def _forget(self, name: str) -> None:
         if self._undo is not None:
             with self._lock, contextlib.suppress(OSError):
-                send(self._channel, ("remove", name, False))
+                send(self._channel, ("remove", name, name in self._kept))
+            self._kept.discard(name)
+
+    def _keep(self, name: str) -> str:
+        if not can_be_upper(self._run):
+            raise UnsupportedError(
+                "a sandbox whose files are in memory cannot be kept", hint="see the row store of doctor"
+            )
+        path = kept_path(self._run, name)
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        self._kept.add(name)
+        return path
 
     def _check_open(self) -> None:
         if self._undo is None:

@@ -58,6 +58,7 @@ class Started:
     cgroup_paths: Any
     namespaces: int
     seen: Callable[[str], str]
+    keep: Callable[[], str]
     leave: Callable[[], None]
     last_words: Callable[[], str]
 
@@ -105,6 +106,14 @@ class Sandbox:
         undo, self._undo = self._undo, None
         if undo is not None:
             undo.close()
+
+    def keep(self) -> str:
+        """Have the changed files kept on disk when the sandbox is closed; returns the directory that will hold them.
+
+        Its ``upper0`` holds what changed in "/", as overlayfs writes it.
+        """
+        self._check_open()
+        return self._started.keep()
 
     @property
     def pid(self) -> int:

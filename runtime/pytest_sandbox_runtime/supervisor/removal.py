@@ -97,6 +97,12 @@ def _sweep_one(path: str) -> None:
         os.close(fd)
 
 
+def kept_path(run: str, name: str) -> str:
+    """Return where the directory of sandbox ``name`` of ``run`` goes when it is kept."""
+    runs, run_name = os.path.split(run)
+    return os.path.join(os.path.dirname(runs), "kept", f"{run_name}-{name}")
+
+
 def lock_of(run: str) -> str:
     """Return the lock file of the run in directory ``run``."""
     runs, name = os.path.split(run)

@@ -19,7 +19,7 @@ from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
-from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, remove_run, remove_tree, sweep
+from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, remove_tree, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -286,5 +286,8 @@ class Supervisor:
     def _forget(self, sandbox: Sandbox) -> None:
         if sandbox.group is not None:
             sandbox.group.remove()
-        if not sandbox.keep:
+        if sandbox.keep:
+            # Out of the run's directory, which ends with the run.
+            os.rename(sandbox.name, kept_path(self._run, sandbox.name))
+        else:
             remove_tree(sandbox.name)

@@ -1,0 +1,169 @@
+"""A test's body inside its sandbox, seen as a user of pytest sees it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.needs("overlay-on-host")
+
+SUITE = """
+import os, pathlib, signal, warnings
+import pytest
+
+pytestmark = pytest.mark.sandbox
+
+
+@pytest.fixture(scope="module")
+def made_before():
+    return os.getpid()
+
+
+def test_passes(made_before):
+    assert os.getpid() != made_before
+    pathlib.Path("/etc/pytest-sandbox-canary").write_text("inside")
+
+
+def test_fails():
+    print("said by the body")
+    left, right = [1, 2], [1, 3]
+    assert left == right
+
+
+def test_skips():
+    pytest.skip("for a reason")
+
+
+@pytest.mark.xfail(raises=ZeroDivisionError)
+def test_fails_as_expected():
+    1 / 0
+
+
+@pytest.mark.xfail(raises=KeyError)
+def test_fails_otherwise():
+    1 / 0
+
+
+def test_ends_at_once():
+    os._exit(3)
+
+
+def test_is_killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_goes_on(capsys, record_property):
+    record_property("colour", "blue")
+    print("heard")
+    assert capsys.readouterr().out == "heard\\n"
+    warnings.warn("mind the gap", UserWarning, stacklevel=1)
+
+
+@pytest.fixture
+def broken():
+    raise RuntimeError("broken fixture")
+
+
+def test_has_a_broken_fixture(broken):
+    pass
+
+
+@pytest.mark.sandbox(inside=False)
+def test_stays_outside(made_before):
+    assert os.getpid() == made_before
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.Pytester:
+    monkeypatch.setenv("PYTEST_SANDBOX_HOME", str(tmp_path / "store"))
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    pytester.makepyfile(SUITE)
+    return pytester
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2"), ("-s",)], ids=["plain", "distributed", "uncaptured"])
+def test_outcomes_are_those_of_a_plain_run(suite: pytest.Pytester, options: tuple[str, ...], tmp_path: Path) -> None:
+    result = suite.runpytest_subprocess("--junitxml=junit.xml", "-o", "junit_family=xunit1", *options)
+    result.assert_outcomes(passed=3, failed=4, skipped=1, xfailed=1, errors=1, warnings=1)
+    result.stdout.fnmatch_lines(["*mind the gap*"])
+    result.stdout.fnmatch_lines_random(
+        [
+            "*assert [[]1, 2] == [[]1, 3]*",
+            "*the test's process ended with exit status 3*",
+            "*the test's process was killed by SIGKILL*",
+            "*RuntimeError: broken fixture*",
+        ]
+    )
+    assert 'name="colour" value="blue"' in (suite.path / "junit.xml").read_text()
+    assert list((tmp_path / "store" / "runs").iterdir()) == []
+
+
+def test_what_the_body_printed_is_shown_when_it_fails(suite: pytest.Pytester) -> None:
+    result = suite.runpytest_subprocess("-k", "test_fails and not as_expected")
+    result.stdout.fnmatch_lines(["*Captured stdout call*", "said by the body"])
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--fixtures"])
+def test_nothing_is_started_where_nothing_runs(suite: pytest.Pytester, option: str, tmp_path: Path) -> None:
+    suite.runpytest_subprocess(option)
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_unmarked_suite_runs_inside_when_asked(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        "import os\n\ndef test_alone():\n    assert os.getpid() < 100 and os.uname().nodename == 'sandbox'\n"
+    )
+    suite.runpytest_subprocess("--sandbox").assert_outcomes(passed=1)
+
+
+def test_the_plugin_loads_by_name_where_none_is_loaded_by_itself(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    suite.runpytest_subprocess("-p", "pytest_sandbox.plugin", "-k", "test_passes").assert_outcomes(
+        passed=1, deselected=9
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("imagee=None", "*a sandbox takes no argument 'imagee'*"),
+        ("image='debian'", "*image='debian' is no Image*"),
+        ("memory=-1", "*-1 is no size*"),
+        ("pids=0", "*pids=0 is not more than 0*"),
+        ("workdir='here'", "*workdir='here' is not absolute*"),
+    ],
+)
+def test_a_wrong_marker_is_told_before_anything_runs(suite: pytest.Pytester, words: str, said: str) -> None:
+    suite.makepyfile(f"import pytest\n\n@pytest.mark.sandbox({words})\ndef test_one():\n    pass\n")
+    result = suite.runpytest_subprocess()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([said])
+    assert "Traceback" not in result.stderr.str()
+
+
+def test_a_failed_tests_sandbox_is_shown_and_kept(suite: pytest.Pytester, tmp_path: Path) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+        from pytest_sandbox import Changes
+
+        @pytest.mark.sandbox
+        def test_drives(sandbox):
+            sandbox.run("echo kept > /etc/pytest-sandbox-kept; echo said")
+            assert sandbox.changes() == Changes(added=["/etc/other"])
+        """
+    )
+    result = suite.runpytest_subprocess("--sandbox-keep=failed")
+    result.stdout.fnmatch_lines(
+        ["*the changes differ*", "*/etc/pytest-sandbox-kept*", "*Captured log sandbox:1 call*", "said"]
+    )
+    (kept,) = (tmp_path / "store" / "kept").iterdir()
+    found = list(kept.glob("upper*/**/pytest-sandbox-kept"))
+    assert [path.read_text() for path in found] == ["kept\n"]
