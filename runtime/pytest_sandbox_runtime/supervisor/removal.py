@@ -5,6 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 
+from pytest_sandbox_runtime.cgroups import find, remains
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 # Below a run's directory: where the supervisor keeps one directory for each sandbox.
 SANDBOXES = "sandboxes"
 # More entries than this are removed by a fork, so that nobody waits for it.
@@ -13,9 +19,17 @@ _AT_ONCE = 64
 
 def remove_tree(path: str) -> None:
     """Remove ``path`` and all below it, at once or, where it is large, in a process beside this one."""
-    if not _remove(path, _AT_ONCE) and os.fork() == 0:
-        _remove(path, -1)
-        os._exit(0)
+    if not _remove(path, _AT_ONCE):
+        _beside(lambda: _remove(path, -1))
+
+
+def _beside(work: Callable[[], object]) -> None:
+    """Do ``work`` in a fork, which never goes on as a supervisor, whatever happens."""
+    if os.fork() == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
 
 
 def _remove(path: str, budget: int) -> bool:
@@ -72,11 +86,14 @@ def remove_run(run: str) -> None:
 def sweep(run: str) -> None:
     """Remove the directories of runs whose supervisor is dead: their lock, held for life, can be had."""
     runs, own = os.path.split(run)
-    if len(os.listdir(runs)) > 1 and os.fork() == 0:
-        for name in os.listdir(runs):
-            if name != own:
-                _sweep_one(os.path.join(runs, name))
-        os._exit(0)
+    others = [os.path.join(runs, name) for name in os.listdir(runs) if name != own]
+    if others:
+        _beside(lambda: _sweep_all(others))
+
+
+def _sweep_all(runs: list[str]) -> None:
+    for run in runs:
+        _sweep_one(run)
 
 
 def _sweep_one(path: str) -> None:
@@ -92,6 +109,9 @@ def _sweep_one(path: str) -> None:
         return
     else:
         _remove(path, -1)
+        # Only what is known to be dead: other stores' runs have their groups beside these.
+        dead = os.path.basename(path)
+        remains(find(), lambda name: name != dead)
         os.unlink(lock)
     finally:
         os.close(fd)
