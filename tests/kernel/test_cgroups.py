@@ -330,7 +330,8 @@ def test_version_2_removes_groups_that_were_made_inside_and_waits_for_the_dying(
 
 def test_version_2_counts_processor_time_without_a_controller(unified: Group) -> None:
     assert outcome(unified, BURN)[0] == 0
-    assert read_stats(unified.paths()).cpu_seconds >= 0.2
+    # The group and the process read two clocks, which agree to a tick (clock(3) against cpuacct).
+    assert read_stats(unified.paths()).cpu_seconds >= 0.19
 
 
 def in_a_process(code: str) -> str:
