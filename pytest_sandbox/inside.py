@@ -46,6 +46,8 @@ class Died(Exception):  # noqa: N818  raised in place of what the body would hav
 @pytest.fixture(name=FIXTURE)
 def _inside(request: pytest.FixtureRequest) -> Iterator[None]:
     """The machine that this test's body runs in."""
+    if error := marks.error_of(request.node):
+        pytest.fail(error, pytrace=False)
     with fixtures.start(request.node, marks.spec_of(request.node)) as sandbox:
         body = request.node.stash[BODY] = Body(request.node, sandbox)
         try:

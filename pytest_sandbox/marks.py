@@ -30,7 +30,7 @@ def runs_inside(item: pytest.Item) -> bool:
     """Whether the test's body is to run in its sandbox: unless it says otherwise, where it drives none itself."""
     if not is_marked(item):
         return False
-    inside = _words(item).get("inside")
+    inside = next((mark.kwargs["inside"] for mark in item.iter_markers("sandbox") if "inside" in mark.kwargs), None)
     return bool(inside) if inside is not None else not _DRIVING & set(getattr(item, "fixturenames", ()))
 
 
@@ -81,14 +81,12 @@ def check(items: list[pytest.Item]) -> list[str]:
     """Return what is wrong with the markers of ``items``, a line each."""
     wrong = []
     for item in items:
-        if item.get_closest_marker("sandbox") is None:
-            continue
-        if error := _error_of(item):
+        if is_marked(item) and (error := error_of(item)):
             wrong.append(f"{item.nodeid}: {error}")
     return wrong
 
 
-def _error_of(item: pytest.Item) -> str:
+def error_of(item: pytest.Item) -> str:
     from pytest_sandbox_runtime.errors import SpecError
 
     try:
