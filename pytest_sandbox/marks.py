@@ -79,11 +79,7 @@ def _words(item: pytest.Item) -> dict[str, Any]:
 
 def check(items: list[pytest.Item]) -> list[str]:
     """Return what is wrong with the markers of ``items``, a line each."""
-    wrong = []
-    for item in items:
-        if is_marked(item) and (error := error_of(item)):
-            wrong.append(f"{item.nodeid}: {error}")
-    return wrong
+    return [f"{item.nodeid}: {error}" for item in items if is_marked(item) and (error := error_of(item))]
 
 
 def error_of(item: pytest.Item) -> str:
