@@ -167,3 +167,22 @@ def test_a_failed_tests_sandbox_is_shown_and_kept(suite: pytest.Pytester, tmp_pa
     (kept,) = (tmp_path / "store" / "kept").iterdir()
     found = list(kept.glob("upper*/**/pytest-sandbox-kept"))
     assert [path.read_text() for path in found] == ["kept\n"]
+
+
+def test_one_wrong_marker_never_lets_another_body_run_on_the_host(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import os, pytest
+
+        @pytest.mark.sandbox
+        def test_right():
+            assert os.uname().nodename == "sandbox"
+
+        @pytest.mark.sandbox(memroy=1)
+        def test_wrong():
+            pass
+        """
+    )
+    result = suite.runpytest_subprocess("-n", "2")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*a sandbox takes no argument 'memroy'*", "*did you mean memory?*"])
