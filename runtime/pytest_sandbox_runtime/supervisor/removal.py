@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 # Below a run's directory: where the supervisor keeps one directory for each sandbox.
 SANDBOXES = "sandboxes"
-# More entries than this are removed by a fork, so that nobody waits for it.
-_AT_ONCE = 64
+# More directories than this are removed by a fork, so that nobody waits for it. Without root a copy of the machine has
+# some hundred to begin with, for its many overlays.
+_AT_ONCE = 512
 
 
 def remove_tree(path: str) -> None:
