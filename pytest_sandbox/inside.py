@@ -21,22 +21,28 @@ import pytest
 from pytest_sandbox import fixtures, marks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pytest_sandbox_runtime.sandbox import Sandbox
 
+    # A report, or what pytest_report_to_serializable makes of it.
+    Packed = pytest.TestReport | dict[str, Any]
+
 FIXTURE = "_sandbox_inside"
 BODY = pytest.StashKey["Body"]()
+# What a plain run stops at.
+_ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 _LENGTH = struct.Struct("!Q")
 
 
 class Told(NamedTuple):
-    """What comes home: the serialized report, what the body raised, and what it left on its item."""
+    """What comes home: the report, or none and why, what the body raised, left on its item, warned of and logged."""
 
-    report: dict[str, Any]
-    raised: BaseException | None
-    user_properties: list[tuple[str, object]]
-    warnings: list[tuple[str, type[Warning], str, int]]
+    report: Packed | None
+    raised: BaseException | None = None
+    user_properties: Sequence[tuple[str, object]] = ()
+    warnings: Sequence[tuple[str, type[Warning], str, int]] = ()
+    logged: Sequence[Packed] = ()
 
 
 class Died(Exception):  # noqa: N818  raised in place of what the body would have raised
@@ -75,14 +81,21 @@ class Body:
         self._pipe = -1
         self._child = 0
         self._told: Told | None = None
-        self._caught: list[warnings.WarningMessage] = []
+        self._warnings: list[tuple[str, type[Warning], str, int]] = []
+        self._logged: list[Packed] = []
+        self._is_over = False
         self.is_child = False
 
     def call(self) -> Iterator[None]:
         """Wrap the call phase: in the child it is the real one, in the parent one that waits."""
         if self._fork():
-            with warnings.catch_warnings(record=True) as self._caught:
+            self._listen()
+            try:
                 yield
+            except _ENDS_THE_RUN as error:
+                self._leave(None, error)
+            finally:
+                self._is_over = True
             return
         # An attribute of the instance hides the class's method; whatever kind of item it is, pytest calls this.
         self._item.runtest = self._await  # type: ignore[method-assign]
@@ -102,13 +115,53 @@ class Body:
         os.close(read if self.is_child else write)
         return self.is_child
 
+    def _listen(self) -> None:
+        """Note, in the child, what the parent has to hear of; whoever listens besides hears it as always."""
+        show = warnings.showwarning
+
+        def note_warning(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any, **words: Any
+        ) -> None:
+            self._warnings.append((str(message), category, filename, lineno))
+            show(message, category, filename, lineno, *more, **words)
+
+        def note_report(report: pytest.TestReport) -> None:
+            self._logged.append(self._packed(report))
+
+        warnings.showwarning = note_warning
+        # Subtests report while their test runs; the terminal that is told is the parent's.
+        self._item.ihook.pytest_runtest_logreport = note_report  # type: ignore[attr-defined]
+
+    def _packed(self, report: pytest.TestReport) -> Packed:
+        """Return the report, or, where a plugin has hung something on it that cannot travel, what xdist would send."""
+        if _can_travel(report):
+            return report
+        config = self._item.config
+        data: dict[str, Any] = config.hook.pytest_report_to_serializable(config=config, report=report)
+        return {**data, "user_properties": _portable_properties(report.user_properties)}
+
+    def _unpacked(self, packed: Packed) -> pytest.TestReport:
+        if isinstance(packed, pytest.TestReport):
+            return packed
+        config = self._item.config
+        report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=packed)
+        return report
+
     def _await(self) -> None:
         __tracebackhide__ = True
         self._told = self._receive()
         for message, category, filename, line in self._told.warnings:
             warnings.warn_explicit(message, category, filename, line)
+        self._log(self._told.logged)
         if self._told.raised is not None:
             raise self._told.raised
+
+    def _log(self, logged: Sequence[Packed]) -> None:
+        if logged:
+            capture = self._item.config.pluginmanager.getplugin("capturemanager")
+            with capture.global_and_fixture_disabled():
+                for packed in logged:
+                    self._item.ihook.pytest_runtest_logreport(report=self._unpacked(packed))
 
     def _receive(self) -> Told:
         timeout = self._sandbox.spec.timeout
@@ -122,18 +175,28 @@ class Body:
         if isinstance(message, Told):
             return message
         text = message if isinstance(message, str) else _how_it_died(message, self._sandbox)
-        report = {"crashed": text}
-        return Told(report, Died(text), [], [])
+        return Told(None, Died(text))
 
     def take_home(self, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
-        """End the child with its report sent; what is interactive happened here, where the body's frames are."""
-        if call.excinfo is not None and not report.skipped and not hasattr(report, "wasxfail"):
-            self._item.ihook.pytest_exception_interact(node=self._item, call=call, report=report)
-        data = self._item.config.hook.pytest_report_to_serializable(config=self._item.config, report=report)
-        caught = [(str(one.message), one.category, one.filename, one.lineno) for one in self._caught]
-        raised = call.excinfo.value if call.excinfo is not None else None
+        """End the child, once the body is over, with its report sent.
+
+        What is interactive happens before, here, where the body's frames are.
+        """
+        if not self._is_over:
+            return
+        try:
+            if call.excinfo is not None and not report.skipped and not hasattr(report, "wasxfail"):
+                self._item.ihook.pytest_exception_interact(node=self._item, call=call, report=report)
+        except _ENDS_THE_RUN as error:
+            self._leave(None, error)
+        if self._logged:
+            # Where subtests have failed, this makes their test fail.
+            self._item.config.hook.pytest_report_teststatus(report=report, config=self._item.config)
+        self._leave(self._packed(report), call.excinfo.value if call.excinfo is not None else None)
+
+    def _leave(self, report: Packed | None, raised: BaseException | None) -> None:
         _flush()
-        _send(self._pipe, Told(data, raised, self._item.user_properties, caught))
+        _send(self._pipe, Told(report, raised, self._item.user_properties, self._warnings, self._logged))
         os._exit(0)
 
     def real_report(self, stand_in: pytest.TestReport, call: pytest.CallInfo[Any]) -> pytest.TestReport:
@@ -142,12 +205,10 @@ class Body:
         if told is None:
             return stand_in
         call.excinfo = None  # the child has let debuggers at it already
-        if "crashed" in told.report:
-            stand_in.longrepr = told.report["crashed"]
+        if told.report is None:
+            stand_in.longrepr = str(told.raised)
             return stand_in
-        report: pytest.TestReport = self._item.config.hook.pytest_report_from_serializable(
-            config=self._item.config, data=told.report
-        )
+        report = self._unpacked(told.report)
         self._item.user_properties[:] = told.user_properties
         for title, text in report.sections:
             # Later reports of this item repeat the sections of the earlier ones.
@@ -170,22 +231,39 @@ def _flush() -> None:
             stream.flush()
 
 
-def _send(pipe: int, message: object) -> None:
-    try:
-        data = pickle.dumps(message)
-    except Exception as error:
-        if not isinstance(message, Told):
-            raise
-        data = pickle.dumps(_portable(message, error))
+def _send(pipe: int, message: Told | int | str) -> None:
+    data = pickle.dumps(_portable(message) if isinstance(message, Told) else message)
     view = memoryview(_LENGTH.pack(len(data)) + data)
     while view:
         view = view[os.write(pipe, view) :]
 
 
-def _portable(told: Told, error: Exception) -> Told:
-    raised = None if told.raised is None else Died(f"{type(told.raised).__name__}: {told.raised} ({error})")
-    properties: list[tuple[str, object]] = [(name, str(value)) for name, value in told.user_properties]
-    return Told(told.report, raised, properties, [(text, Warning, file, line) for text, _, file, line in told.warnings])
+def _portable(told: Told) -> Told:
+    """Return ``told`` with what cannot travel replaced by the nearest that can."""
+    raised = told.raised
+    if raised is not None and not _can_travel(raised):
+        raised = Died(f"{type(raised).__name__}: {raised}")
+    properties = _portable_properties(told.user_properties)
+    caught = [(text, _portable_category(category), file, line) for text, category, file, line in told.warnings]
+    return Told(told.report, raised, properties, caught, told.logged)
+
+
+def _portable_properties(properties: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
+    return [(name, value if _can_travel(value) else str(value)) for name, value in properties]
+
+
+def _portable_category(category: type[Warning]) -> type[Warning]:
+    return next(kind for kind in category.__mro__ if _can_travel(kind))
+
+
+def _can_travel(value: object) -> bool:
+    if type(value) in (str, int, float, bool):
+        return True
+    try:
+        pickle.loads(pickle.dumps(value))
+    except Exception:
+        return False
+    return True
 
 
 def _receive(pipe: int, timeout: float | None) -> Any:

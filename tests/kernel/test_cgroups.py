@@ -46,7 +46,8 @@ else:
     print(made, "made")
 os.close(hold)
 """
-BURN = "import time\nwhile time.process_time() < 0.2: pass"
+# More than the 0.2 that is asked of the group, as the two are counted by different clocks.
+BURN = "import time\nwhile time.process_time() < 0.25: pass"
 ECHO = "import os\nwhile os.write(1, os.read(0, 1)): pass"
 
 
@@ -330,8 +331,7 @@ def test_version_2_removes_groups_that_were_made_inside_and_waits_for_the_dying(
 
 def test_version_2_counts_processor_time_without_a_controller(unified: Group) -> None:
     assert outcome(unified, BURN)[0] == 0
-    # The group and the process read two clocks, which agree to a tick (clock(3) against cpuacct).
-    assert read_stats(unified.paths()).cpu_seconds >= 0.19
+    assert read_stats(unified.paths()).cpu_seconds >= 0.2
 
 
 def in_a_process(code: str) -> str:

@@ -186,3 +186,100 @@ def test_one_wrong_marker_never_lets_another_body_run_on_the_host(suite: pytest.
     result = suite.runpytest_subprocess("-n", "2")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*a sandbox takes no argument 'memroy'*", "*did you mean memory?*"])
+
+
+FIDELITY = """
+import warnings
+import pytest
+
+pytestmark = pytest.mark.sandbox
+
+
+class Two(Exception):
+    def __init__(self, left, right):
+        super().__init__(left)
+
+
+def test_raises_what_cannot_be_made_again():
+    raise Two("one", "two")
+
+
+def test_keeps_a_property_that_cannot_travel(record_property):
+    record_property("function", lambda: 1)
+
+
+def test_warns_as_nobody_else():
+    class Own(DeprecationWarning):
+        pass
+
+    warnings.warn("mine", Own, stacklevel=1)
+
+
+def test_hears_its_own_warnings(recwarn):
+    warnings.warn("hi", UserWarning, stacklevel=1)
+    assert len(recwarn) == 1
+"""
+
+
+@pytest.mark.parametrize("where", ["here", "inside"])
+def test_what_cannot_travel_is_told_all_the_same(suite: pytest.Pytester, where: str) -> None:
+    suite.makepyfile(FIDELITY.replace("pytest.mark.sandbox", f"pytest.mark.sandbox(inside={where == 'inside'})"))
+    result = suite.runpytest_subprocess("-o", "junit_family=xunit1", "--junitxml=junit.xml")
+    result.assert_outcomes(passed=3, failed=1, warnings=1)
+    result.stdout.fnmatch_lines(["E *Two: one", "*mine*"])
+    assert "inside.py" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [("pytest.exit('enough', 7)", 7), ("raise KeyboardInterrupt", pytest.ExitCode.INTERRUPTED)],
+)
+def test_a_body_that_ends_the_run_ends_it(suite: pytest.Pytester, statement: str, code: int) -> None:
+    suite.makepyfile(
+        f"import pytest\n\n@pytest.mark.sandbox\ndef test_ends():\n    {statement}\n\ndef test_never_runs():\n    pass\n"
+    )
+    result = suite.runpytest_subprocess()
+    assert result.ret == code
+    assert "passed" not in result.stdout.str()
+    assert result.stdout.str().count("short test summary") <= 1
+
+
+SUBTESTS = """
+import unittest
+import pytest
+
+pytestmark = pytest.mark.sandbox(inside=INSIDE)
+
+
+class TestUnits(unittest.TestCase):
+    def test_units(self):
+        for number in range(3):
+            with self.subTest(number=number):
+                self.assertEqual(number, 1)
+"""
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest has subtests from 9 on")
+@pytest.mark.parametrize("inside", [False, True])
+def test_every_subtest_is_reported(suite: pytest.Pytester, inside: bool) -> None:
+    suite.makepyfile(SUBTESTS.replace("INSIDE", str(inside)))
+    result = suite.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["*SUBFAILED*number=0*", "*SUBFAILED*number=2*"])
+
+
+@pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest has subtests from 9 on")
+def test_a_test_with_failed_subtests_fails(suite: pytest.Pytester) -> None:
+    suite.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.sandbox
+        def test_subtests(subtests):
+            for number in range(3):
+                with subtests.test(number=number):
+                    assert number == 1
+        """
+    )
+    result = suite.runpytest_subprocess()
+    result.stdout.fnmatch_lines(["test_a_test_with_failed_subtests_fails.py uuuF*", "*contains 2 failed subtests*"])
+    result.stdout.fnmatch_lines(["*SUBFAILED(number=0)*", "*SUBFAILED(number=2)*"])
