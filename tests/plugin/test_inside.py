@@ -268,12 +268,13 @@ def test_every_subtest_is_reported(suite: pytest.Pytester, inside: bool) -> None
 
 
 @pytest.mark.skipif(pytest.version_tuple < (9,), reason="pytest has subtests from 9 on")
-def test_a_test_with_failed_subtests_fails(suite: pytest.Pytester) -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_test_with_failed_subtests_fails(suite: pytest.Pytester, inside: bool) -> None:
     suite.makepyfile(
-        """
+        f"""
         import pytest
 
-        @pytest.mark.sandbox
+        @pytest.mark.sandbox(inside={inside})
         def test_subtests(subtests):
             for number in range(3):
                 with subtests.test(number=number):
@@ -281,5 +282,5 @@ def test_a_test_with_failed_subtests_fails(suite: pytest.Pytester) -> None:
         """
     )
     result = suite.runpytest_subprocess()
-    result.stdout.fnmatch_lines(["test_a_test_with_failed_subtests_fails.py uuuF*", "*contains 2 failed subtests*"])
+    result.stdout.fnmatch_lines(["test_a_test_with_failed_subtests_fails.py uuF*", "*contains 2 failed subtests*"])
     result.stdout.fnmatch_lines(["*SUBFAILED(number=0)*", "*SUBFAILED(number=2)*"])
