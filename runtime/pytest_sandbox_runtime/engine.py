@@ -144,7 +144,7 @@ class Engine:
         self._check_open()
         spec = self._enforceable(spec)
         job, tree = self._job(spec)
-        (_, name, cgroup_paths), (pidfd, control) = self._ask(("create", job))
+        (_, name, directory, cgroup_paths), (pidfd, control) = self._ask(("create", job))
         with ExitStack() as undo:
             undo.callback(self._forget, str(name))
             undo.callback(os.close, pidfd)
@@ -158,7 +158,7 @@ class Engine:
                 pidfd=pidfd,
                 root=root,
                 seen=self._seen,
-                directory=f"/proc/self/fd/{self._directory}/{name}",
+                directory=f"/proc/self/fd/{self._directory}/{directory}",
                 tree=tree,
                 uid=self._identity(spec)[0],
                 cgroup_paths=cgroup_paths,
@@ -206,6 +206,7 @@ class Engine:
             limits = tuple(getattr(spec, name) for name in _LIMITS)
             work = {
                 "plan": self.plan(spec),
+                "overlays": len(tree.overlays),
                 "namespaces": int(self._namespaces(spec)),
                 "identity": self._identity(spec),
                 "limits": limits if any(limit is not None for limit in limits) else None,

@@ -93,7 +93,7 @@ def _ask_inside(mode: str, directory: str) -> None:
 def _make_namespaces() -> None:
     for name in _NAMESPACES:
         try:
-            unshare(CloneFlag[name])
+            unshare(getattr(CloneFlag, name))
         except SyscallError as error:
             raise SyscallError(error.call, error.errno or 0, f"CLONE_{name}") from error
     _in_child(lambda: None)

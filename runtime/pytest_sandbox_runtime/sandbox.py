@@ -27,7 +27,7 @@ from pytest_sandbox_runtime.errors import (
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.kernel.namespaces import setns
 from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
-from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.terminal import Terminal, interact
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Sandbox:
         workdir = workdir or self.spec.workdir or "/"
         who = None if account is None else (account.uid, account.gid, list(account.groups))
         command = (argv, self._environment(account, env), os.fsencode(workdir), who, window)
-        reply, theirs = seqpacket_pair()
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         undo.callback(reply.close)
         with theirs:
             self._tell(("exec", command), (theirs.fileno(), *streams))
@@ -324,7 +324,7 @@ class Sandbox:
         Raises ConnectionRefusedError when nobody listens there, TimeoutError after ``timeout`` seconds.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        reply, theirs = seqpacket_pair()
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with reply:
             with theirs:
                 self._tell(("connect", int(family), int(socket.SOCK_STREAM), (host, port)), (theirs.fileno(),))

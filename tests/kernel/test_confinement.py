@@ -183,7 +183,7 @@ def test_what_docker_denies_is_denied_by_number(name: str, enter: Callable[[], N
 
 
 @pytest.mark.parametrize("flag", [CloneFlag.NEWUSER, CloneFlag.NEWNS, CloneFlag.NEWPID])
-def test_no_namespace_can_be_made(flag: CloneFlag, enter: Callable[[], None]) -> None:
+def test_no_namespace_can_be_made(flag: int, enter: Callable[[], None]) -> None:
     def attempt() -> str:
         mother = os.getpid()
         said = said_by_number(CLONE[MACHINE], flag | signal.SIGCHLD)

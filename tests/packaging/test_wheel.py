@@ -36,7 +36,7 @@ def test_the_engine_imports_where_pytest_cannot() -> None:
 def test_the_supervisor_imports_neither_typing_nor_dataclasses() -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(RUNTIME.parent)!r}); import pytest_sandbox_runtime.supervisor.server; "
-        "print({'typing', 'dataclasses', 're', 'subprocess', 'pathlib', 'json'} & set(sys.modules))"
+        "print({'typing', 'dataclasses', 'enum', 're', 'socket', 'subprocess', 'pathlib', 'json'} & set(sys.modules))"
     )
     said = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True)
     assert said.stdout.strip() == "set()"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import namedtuple
 from ctypes import c_int, c_uint32, c_ulong
-from enum import IntEnum
 
 from pytest_sandbox_runtime.kernel.libc import bind, check
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
@@ -29,7 +28,7 @@ _capbset = bind("prctl", c_int, c_ulong)
 CapabilitySets = namedtuple("CapabilitySets", "effective permitted inheritable")
 
 
-class Capability(IntEnum):
+class Capability:
     """The capabilities of capabilities(7) without their ``CAP_``; the value is the number of the bit."""
 
     CHOWN = 0

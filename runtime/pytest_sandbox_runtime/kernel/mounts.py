@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from ctypes import c_char_p, c_int, c_uint, c_ulong
-from enum import IntFlag
 
 from pytest_sandbox_runtime.kernel.libc import bind, bind_syscall, check
 
@@ -19,7 +18,7 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _AT_RECURSIVE = 1, 0o2000000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 
 
-class MountFlag(IntFlag):
+class MountFlag:
     """The ``MS_*`` flags of mount(2)."""
 
     NONE = 0
@@ -36,7 +35,7 @@ class MountFlag(IntFlag):
     RELATIME = 1 << 21
 
 
-class UmountFlag(IntFlag):
+class UmountFlag:
     """The flags of umount2(2)."""
 
     NONE = 0

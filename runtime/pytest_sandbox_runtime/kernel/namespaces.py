@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ctypes import c_char_p, c_int, c_size_t
-from enum import IntFlag
 
 from pytest_sandbox_runtime.kernel.libc import bind, check
 
@@ -12,7 +11,7 @@ _setns = bind("setns", c_int, c_int)
 _sethostname = bind("sethostname", c_char_p, c_size_t)
 
 
-class CloneFlag(IntFlag):
+class CloneFlag:
     """The ``CLONE_NEW*`` flags of namespaces(7)."""
 
     NEWTIME = 0x80
@@ -26,7 +25,7 @@ class CloneFlag(IntFlag):
 
 
 def _names(flags: int) -> str:
-    return "|".join(f"CLONE_{flag.name}" for flag in CloneFlag if flag & flags)
+    return "|".join(f"CLONE_{name}" for name, flag in vars(CloneFlag).items() if name.isupper() and flag & flags)
 
 
 def unshare(flags: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import signal
 from ctypes import c_int, c_uint, c_ulong, c_void_p
-from enum import IntEnum
 
 from pytest_sandbox_runtime.kernel.libc import bind, bind_syscall, check
+from pytest_sandbox_runtime.kernel.light import signal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ _signalfd = bind("signalfd", c_int, c_void_p, c_int)
 _close_range = bind_syscall(436, c_uint, c_uint, c_uint)
 
 
-class Prctl(IntEnum):
+class Prctl:
     """The operations of prctl(2) that are used here."""
 
     SET_PDEATHSIG = 1
@@ -37,9 +36,9 @@ class Prctl(IntEnum):
     CAP_AMBIENT = 47
 
 
-def prctl(operation: Prctl, first: int = 0, second: int = 0) -> int:
+def prctl(operation: int, first: int = 0, second: int = 0) -> int:
     """Ask for one operation on this process."""
-    return check(_prctl(operation, first, second, 0, 0), "prctl", operation.name)
+    return check(_prctl(operation, first, second, 0, 0), "prctl", str(operation))
 
 
 def signalfd(signals: Iterable[int]) -> int:

@@ -69,7 +69,6 @@ class Surroundings:
 def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
     """Return the steps that make ``tree`` the root of the mount namespace that they are done in."""
     return (
-        ("mkdir", "root", 0o755),
         *_stack(tree, around),
         *_proc(),
         *_sys(around),
@@ -86,8 +85,6 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
 
 def _stack(tree: Tree, around: Surroundings) -> Iterator[Step]:
     for overlay in tree.overlays:
-        yield ("mkdir", overlay.upper, 0o755)
-        yield ("mkdir", overlay.work, 0o755)
         lowers = ":".join(escape(lower) for lower in overlay.lowers)
         # volatile: nothing here outlives a crash, so nothing needs to be synced; apt and databases gain most.
         options = f"lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work},volatile"

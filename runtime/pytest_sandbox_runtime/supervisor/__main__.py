@@ -12,11 +12,10 @@ import sys
 sys.path.insert(0, __file__.rsplit("/", 3)[0])
 
 import os
-import signal
-import socket
 
 from pytest_sandbox_runtime.cgroups import find
 from pytest_sandbox_runtime.kernel.libc import SyscallError
+from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
-import socket
 import struct
 import sys
 import time
 
 from pytest_sandbox_runtime.kernel.libc import SyscallError
+from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, sethostname, unshare
 from pytest_sandbox_runtime.kernel.processes import close_range
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from pytest_sandbox_runtime.rootfs.steps import Step
+
 CONTROL_FD = 3
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
@@ -35,7 +36,7 @@ _IFF_UP = 1
 def become_init(control: socket.socket, directory: str, job: dict[str, Any], group: Any) -> None:
     """Build the sandbox that ``job`` describes around this process and serve it; never returns."""
     status = 1
-    step = "begin"
+    step: str | Step = "begin"
     try:
         control = _keep_only(control)
         os.umask(0)
@@ -46,7 +47,16 @@ def become_init(control: socket.socket, directory: str, job: dict[str, Any], gro
         status = serve(control)
     except OSError as error:
         call = error.call if isinstance(error, SyscallError) else ""
-        send(control, ("failed", step, call, error.errno or 0, str(error.filename or "")))
+        send(
+            control,
+            (
+                "failed",
+                step if isinstance(step, str) else describe(step),
+                call,
+                error.errno or 0,
+                str(error.filename or ""),
+            ),
+        )
     except BaseException:
         # Goes to the run's supervisor.log; the client sees the socket end, and quotes it.
         sys.excepthook(*sys.exc_info())
@@ -64,7 +74,7 @@ def _keep_only(control: socket.socket) -> socket.socket:
     return socket.socket(fileno=CONTROL_FD)
 
 
-def _boot(job: dict[str, Any], directory: str, group: Any) -> Iterator[tuple[str, Callable[[], None]]]:
+def _boot(job: dict[str, Any], directory: str, group: Any) -> Iterator[tuple[str | Step, Callable[[], None]]]:
     yield "join the control group", lambda: group.join(0) if group is not None else None
     yield "leave the host's namespaces", lambda: _leave(job)
     yield "bring the loopback device up", lambda: _loopback(job)
@@ -72,11 +82,13 @@ def _boot(job: dict[str, Any], directory: str, group: Any) -> Iterator[tuple[str
     yield "go to the sandbox's directory", lambda: os.chdir(directory)
     yield "make mounts private", lambda: mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
     for step in job["plan"]:
-        yield describe(step), lambda step=step: carry_out(step)  # type: ignore[misc]
+        yield step, lambda step=step: carry_out(step)  # type: ignore[misc]
     if job["identity"] != (0, 0):
         # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
         yield "take the user's identity", lambda: _identify(*job["identity"])
-    yield "drop privileges", lambda: confine(job["seccomp"], keep_permitted=True)
+    # A user namespace begins with every capability in its bounding set; else that is the supervisor's, cut already.
+    as_made = job["identity"] == (0, 0)
+    yield "drop privileges", lambda: confine(job["seccomp"], keep_permitted=True, bounding_is_cut=as_made)
 
 
 def _leave(job: dict[str, Any]) -> None:
@@ -98,8 +110,9 @@ def _identify(uid: int, gid: int) -> None:
 def _loopback(job: dict[str, Any]) -> None:
     if not job["namespaces"] & CloneFlag.NEWNET:
         return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as any_socket:
-        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    any_socket.close()
     # A machine of one's own: everybody may open low ports and ping, as in Docker since 20.10.
     _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
     try:

@@ -280,7 +280,7 @@ def _assemble(program: list[Instruction], places: dict[str, int]) -> bytes:
     return bytes(packed)
 
 
-def confine(program: bytes | None, *, keep_permitted: bool) -> None:
+def confine(program: bytes | None, *, keep_permitted: bool, bounding_is_cut: bool = False) -> None:
     """Confine this thread and all that it will start, for good; ``program`` is what seccomp_program returned.
 
     What is executed afterwards has at most the default capabilities. ``keep_permitted=False`` is for a process that
@@ -288,7 +288,8 @@ def confine(program: bytes | None, *, keep_permitted: bool) -> None:
     Raises SyscallError, also where a capability cannot be taken away: CAP_SETPCAP is needed for that.
     """
     # The bounding set first, as that needs a capability; the filter last, as it needs no_new_privs.
-    cut_bounding_set()
+    if not bounding_is_cut:
+        cut_bounding_set()
     _cut_sets(keep_permitted=keep_permitted)
     prctl(Prctl.SET_NO_NEW_PRIVS, 1)
     if program is not None:

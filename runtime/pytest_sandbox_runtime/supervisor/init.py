@@ -11,11 +11,10 @@ import fcntl
 import os
 import resource  # noqa: F401  os.wait4 loads it, when the host's files are out of reach
 import select
-import signal
-import socket
 import struct
 import termios
 
+from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 
@@ -93,14 +92,16 @@ class Init:
             pass
 
     def _connect(self, family: int, kind: int, address: object, fds: list[int]) -> None:
-        with socket.socket(fileno=os.dup(fds[0])) as reply, socket.socket(family, kind) as wanted:
-            wanted.setblocking(False)
-            # Who waits for the connection is the client: init has other commands to look after.
-            code = wanted.connect_ex(address)  # type: ignore[arg-type]
-            if code in (0, errno.EINPROGRESS):
-                _tell(reply, ("connecting",), (wanted.fileno(),))
-            else:
-                _tell(reply, ("failed", code, ""))
+        reply, wanted = socket.socket(fileno=os.dup(fds[0])), socket.socket(family, kind)
+        wanted.setblocking(False)
+        # Who waits for the connection is the client: init has other commands to look after.
+        code = wanted.connect_ex(address)  # type: ignore[arg-type]
+        if code in (0, errno.EINPROGRESS):
+            _tell(reply, ("connecting",), (wanted.fileno(),))
+        else:
+            _tell(reply, ("failed", code, ""))
+        wanted.close()
+        reply.close()
 
     def _reap(self) -> None:
         for pid, status, usage in _dead():

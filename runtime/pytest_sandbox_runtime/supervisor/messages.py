@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import marshal
 import os
-import socket
 import struct
+
+from pytest_sandbox_runtime.kernel.light import socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,16 +10,17 @@ import gc
 import marshal
 import os
 import select
-import signal
-import socket
 
+from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.supervisor.boot import become_init
+from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
+from pytest_sandbox_runtime.supervisor.directories import Directories, Directory
 from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
-from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, remove_tree, sweep
+from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ LAYERS = f"{MEMORY}/layers"
 class Sandbox:
     """An init that runs, and what must go when it has gone."""
 
-    def __init__(self, name: str, pid: int, control: socket.socket, group: Any) -> None:
+    def __init__(self, name: str, pid: int, control: socket.socket, group: Any, directory: Directory) -> None:
         self.name = name
+        self.directory = directory
         self.pid = pid
         self.control = control
         self.group = group
@@ -76,6 +78,7 @@ class Supervisor:
         self._by_pid: dict[int, Sandbox] = {}
         self._jobs: dict[bytes, dict[str, Any]] = {}
         self._names = 0
+        self._directories = Directories()
         self._groups = Groups(os.path.basename(run))
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
@@ -96,6 +99,7 @@ class Supervisor:
         deaths = signalfd([signal.SIGCHLD])
         self._watch(deaths, lambda: self._reap(deaths))
         self._watch_client(self._first)
+        cut_bounding_set()
         # The collector would touch, and so copy, every page that a sandbox's init shares with this process.
         gc.disable()
         gc.freeze()
@@ -195,7 +199,11 @@ class Supervisor:
         pidfd = os.pidfd_open(sandbox.pid)
         try:
             paths = sandbox.group.paths() if sandbox.group is not None else ()
-            send(client.channel, ("created", sandbox.name, paths), (pidfd, sandbox.control.fileno()))
+            send(
+                client.channel,
+                ("created", sandbox.name, sandbox.directory.path, paths),
+                (pidfd, sandbox.control.fileno()),
+            )
         finally:
             os.close(pidfd)
             sandbox.control.close()
@@ -206,14 +214,14 @@ class Supervisor:
             work = self._jobs[job] = marshal.loads(job)
         self._names += 1
         name = str(self._names)
-        os.mkdir(name, 0o755)
+        directory = self._directories.take(work["overlays"])
         group = self._groups.create(name, work["limits"])
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
         if pid == 0:
-            become_init(ours, name, work, group)
+            become_init(ours, directory.path, work, group)
         ours.close()
-        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group)
+        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, directory)
         return sandbox
 
     def _fork_into_pid_namespace(self) -> int:
@@ -246,7 +254,7 @@ class Supervisor:
 
     def _accept(self) -> None:
         if self._listener is not None:
-            client = Client(self._listener.accept()[0])
+            client = Client(socket.socket(fileno=self._listener._accept()[0]))  # type: ignore[attr-defined]
             self._clients.add(client)
             self._watch_client(client)
 
@@ -288,6 +296,6 @@ class Supervisor:
             sandbox.group.remove()
         if sandbox.keep:
             # Out of the run's directory, which ends with the run.
-            os.rename(sandbox.name, kept_path(self._run, sandbox.name))
+            os.rename(sandbox.directory.path, kept_path(self._run, sandbox.name))
         else:
-            remove_tree(sandbox.name)
+            self._directories.give_back(sandbox.directory)
