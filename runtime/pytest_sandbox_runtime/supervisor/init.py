@@ -169,7 +169,10 @@ def _candidates(program: bytes, env: dict[bytes, bytes]) -> Iterator[bytes]:
         yield program
         return
     for folder in env.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").split(b":"):
-        yield os.path.join(folder or b".", program)
+        path = b"%s/%s" % (folder or b".", program)
+        # An attempt to start what is not there costs a process.
+        if os.access(path, os.F_OK, follow_symlinks=False):
+            yield path
 
 
 def _first_that_starts(argv: list[bytes], env: dict[bytes, bytes], attempt: Callable[[bytes], int]) -> int:
