@@ -41,6 +41,7 @@ def engine_of(config: pytest.Config) -> Engine:
             best_effort_limits=settings.best_effort_limits,
             show=settings.show,
             needed=needed_paths(config),
+            on_disk=settings.keep != "none",
         )
         broker = config.stash.get(BROKER, None)
         config.stash[ENGINE] = Engine.open(how) if broker is None else Engine.join(workers.ask(broker), how)

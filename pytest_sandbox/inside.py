@@ -7,6 +7,7 @@ that whoever wraps these hooks sees the right outcome on both sides. PYTEST_DONT
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import select
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 FIXTURE = "_sandbox_inside"
 BODY = pytest.StashKey["Body"]()
+CHILDREN = pytest.StashKey[list[int]]()
 # What a plain run stops at.
 _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 _LENGTH = struct.Struct("!Q")
@@ -55,13 +57,12 @@ def _inside(request: pytest.FixtureRequest) -> Iterator[None]:
     if error := marks.error_of(request.node):
         pytest.fail(error, pytrace=False)
     with fixtures.start(request.node, marks.spec_of(request.node)) as sandbox:
-        body = request.node.stash[BODY] = Body(request.node, sandbox)
+        request.node.stash[BODY] = Body(request.node, sandbox)
         try:
             yield
             fixtures.keep(request.node, sandbox)
         finally:
             sandbox.close()
-            body.reap()
 
 
 def prepare(items: list[pytest.Item]) -> None:
@@ -109,8 +110,14 @@ class Body:
 
         _flush()
         read, write = os.pipe2(os.O_CLOEXEC)
-        self._child = fork_into(self._sandbox, os.getcwd(), lambda status: _send(write, status))
+        _reap(self._item.config, os.WNOHANG)
+        # What there is now is not the child's to collect: its collector would touch, and so copy, all of it.
+        gc.freeze()
+        self._child = fork_into(self._sandbox, os.getcwd(), lambda sentence: _send(write, sentence))
         self.is_child = self._child == 0
+        if not self.is_child:
+            gc.unfreeze()
+            self._item.config.stash[CHILDREN].append(self._child)
         self._pipe = write if self.is_child else read
         os.close(read if self.is_child else write)
         return self.is_child
@@ -174,7 +181,7 @@ class Body:
             os.close(self._pipe)
         if isinstance(message, Told):
             return message
-        text = message if isinstance(message, str) else _how_it_died(message, self._sandbox)
+        text = message or self._how_it_died()
         return Told(None, Died(text))
 
     def take_home(self, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
@@ -218,11 +225,24 @@ class Body:
                 self._item.add_report_section(when, key, text)
         return report
 
-    def reap(self) -> None:
-        """Reap the child, whose sandbox is gone."""
-        if self._child:
-            os.waitpid(self._child, 0)
-            self._child = 0
+    def _how_it_died(self) -> str:
+        from pytest_sandbox_runtime.specs import Outcome
+
+        status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
+        self._item.config.stash[CHILDREN].remove(self._child)
+        outcome = Outcome("the test's process", status, oom_killed=self._sandbox.was_oom_killed())
+        return f"{outcome}, without a report"
+
+
+def _reap(config: pytest.Config, options: int) -> None:
+    """Reap the children of earlier tests, which nobody waits for while they die."""
+    children = config.stash.setdefault(CHILDREN, [])
+    children[:] = [pid for pid in children if os.waitpid(pid, options)[0] == 0]
+
+
+def reap_all(config: pytest.Config) -> None:
+    """Wait for the children that still die; their sandboxes are gone."""
+    _reap(config, 0)
 
 
 def _flush() -> None:
@@ -231,7 +251,7 @@ def _flush() -> None:
             stream.flush()
 
 
-def _send(pipe: int, message: Told | int | str) -> None:
+def _send(pipe: int, message: Told | str) -> None:
     data = pickle.dumps(_portable(message) if isinstance(message, Told) else message)
     view = memoryview(_LENGTH.pack(len(data)) + data)
     while view:
@@ -266,10 +286,12 @@ def _can_travel(value: object) -> bool:
     return True
 
 
-def _receive(pipe: int, timeout: float | None) -> Any:
+def _receive(pipe: int, timeout: float | None) -> Told | str | None:
+    """Return what was sent, or None at an end of file before that; raises TimeoutError."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    (size,) = _LENGTH.unpack(_read(pipe, _LENGTH.size, deadline))
-    return pickle.loads(_read(pipe, size, deadline))
+    (size,) = _LENGTH.unpack(_read(pipe, _LENGTH.size, deadline).ljust(_LENGTH.size, b"\0"))
+    data = _read(pipe, size, deadline)
+    return pickle.loads(data) if data and len(data) == size else None
 
 
 def _read(pipe: int, size: int, deadline: float | None) -> bytes:
@@ -281,15 +303,6 @@ def _read(pipe: int, size: int, deadline: float | None) -> bytes:
             raise TimeoutError
         chunk = os.read(pipe, size - len(data))
         if not chunk:
-            return _LENGTH.pack(0) if size == _LENGTH.size else data
+            break
         data += chunk
     return data
-
-
-def _how_it_died(status: object, sandbox: Sandbox) -> str:
-    from pytest_sandbox_runtime.specs import Outcome
-
-    if not isinstance(status, int):
-        return "the test's process ended without a report"
-    outcome = Outcome("the test's process", status, oom_killed=sandbox.was_oom_killed())
-    return f"{outcome}, without a report"

@@ -102,4 +102,6 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    # First: the kernel ends no pid namespace before all in it have been reaped, by whoever is their parent.
+    inside.reap_all(config)
     reports.close_engine(config)

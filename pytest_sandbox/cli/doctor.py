@@ -1,4 +1,7 @@
-"""``pytest-sandbox doctor``: what this host can do, what it cannot, why not, and what to do about it."""
+"""``pytest-sandbox doctor``: what this host can do, what it cannot, why not, and what to do about it.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users and groups as the sandbox's own passwd(5) and group(5) have them."""
+"""PYTEST_DONT_REWRITE. Users and groups as the sandbox's own passwd(5) and group(5) have them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """What this host can do, what it cannot and why not, and what to do about it: one table, each row probed once.
 
 Importing this probes nothing. ``doctor`` prints the table, and the tests' skips come from it.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

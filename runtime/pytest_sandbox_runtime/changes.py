@@ -1,4 +1,4 @@
-"""What has changed in a sandbox, as the upper directories of its overlays tell.
+"""PYTEST_DONT_REWRITE. What has changed in a sandbox, as the upper directories of its overlays tell.
 
 An overlay's upper directory holds what was written. A character device 0:0 in it, a whiteout, stands for what was
 deleted, and an opaque directory shows nothing of the directories below it: see the kernel's overlayfs.rst.

@@ -1,4 +1,4 @@
-"""The client's side of a run: starts the supervisor, turns specs into sandboxes."""
+"""PYTEST_DONT_REWRITE. The client's side of a run: starts the supervisor, turns specs into sandboxes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_i
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.supervisor.removal import kept_path
-from pytest_sandbox_runtime.supervisor.server import LAYERS, SOCKET_NAME
+from pytest_sandbox_runtime.supervisor.server import LAYERS, MEMORY, SOCKET_NAME
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -53,12 +53,15 @@ class EngineSettings:
 
     ``best_effort_limits`` lets sandboxes start without the limits that this host cannot enforce; ``show`` names what
     of the host's secrets, sockets and homes may be seen; ``needed`` what must be reachable in a copy of the host.
+    What sandboxes write is held in memory (tmpfs(5), half of the machine's at most), or, with ``on_disk`` and for
+    those with a memory limit, in the store, where it can be kept.
     """
 
     store: str | None = None
     best_effort_limits: bool = False
     show: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
+    on_disk: bool = False
 
 
 class Engine:
@@ -77,7 +80,7 @@ class Engine:
         self._kept: set[str] = set()
         self._jobs: dict[SandboxSpec, tuple[bytes, Tree]] = {}
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
-        self._directory, self._layers = self._greet()
+        self._memory = self._greet()
 
     @classmethod
     def open(cls, settings: EngineSettings | None = None) -> Self:
@@ -149,7 +152,7 @@ class Engine:
             undo.callback(self._forget, str(name))
             undo.callback(os.close, pidfd)
             channel = undo.enter_context(socket.socket(fileno=control))
-            undo.callback(_kill, pidfd)
+            undo.callback(_kill, pidfd, wait=_is_seen_outside(spec))
             root = self._await_ready(channel, spec)
             undo.callback(os.close, root)
             started = Started(
@@ -158,7 +161,7 @@ class Engine:
                 pidfd=pidfd,
                 root=root,
                 seen=self._seen,
-                directory=f"/proc/self/fd/{self._directory}/{directory}",
+                directory=self._seen(str(directory)),
                 tree=tree,
                 uid=self._identity(spec)[0],
                 cgroup_paths=cgroup_paths,
@@ -194,8 +197,7 @@ class Engine:
         # Held, not run: it is for the process that this one is a fork of to wait for its supervisor.
         self._abandoned, self._undo = self._undo, None
         self._channel.close()
-        os.close(self._directory)
-        os.close(self._layers)
+        os.close(self._memory)
 
     # What a spec means on this host
 
@@ -207,6 +209,8 @@ class Engine:
             work = {
                 "plan": self.plan(spec),
                 "overlays": len(tree.overlays),
+                # What is written in memory would count against the sandbox's limit.
+                "on_disk": self.settings.on_disk or spec.memory is not None,
                 "namespaces": int(self._namespaces(spec)),
                 "identity": self._identity(spec),
                 "limits": limits if any(limit is not None for limit in limits) else None,
@@ -255,7 +259,7 @@ class Engine:
 
     def _seen(self, path: str) -> str:
         """Return ``path``, which the supervisor's mount namespace has, as this process can reach it."""
-        return path.replace(LAYERS, f"/proc/self/fd/{self._layers}", 1) if path.startswith(LAYERS) else path
+        return path.replace(MEMORY, f"/proc/self/fd/{self._memory}", 1) if path.startswith(MEMORY) else path
 
     def _namespaces(self, spec: SandboxSpec) -> int:
         flags = int(_NAMESPACES)
@@ -277,19 +281,18 @@ class Engine:
 
     # Talking to the supervisor
 
-    def _greet(self) -> tuple[int, int]:
+    def _greet(self) -> int:
         pidfd = os.pidfd_open(os.getpid())
         try:
-            _, (directory, layers) = self._ask(("hello",), (pidfd,))
+            _, (memory,) = self._ask(("hello",), (pidfd,))
         except BaseException:
             self.close()
             raise
         finally:
             os.close(pidfd)
         if self._undo is not None:
-            self._undo.callback(os.close, directory)
-            self._undo.callback(os.close, layers)
-        return directory, layers
+            self._undo.callback(os.close, memory)
+        return memory
 
     def _ask(self, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> tuple[tuple[Any, ...], list[int]]:
         self._check_open()
@@ -329,9 +332,10 @@ class Engine:
             self._kept.discard(name)
 
     def _keep(self, name: str) -> str:
-        if not can_be_upper(self._run):
+        if not (self.settings.on_disk and can_be_upper(self._run)):
+            msg = "what this sandbox has written is in memory, and cannot be kept"
             raise UnsupportedError(
-                "a sandbox whose files are in memory cannot be kept", hint="see the row store of doctor"
+                msg, hint="set on_disk in the engine's settings; its store must be on a file system for it"
             )
         path = kept_path(self._run, name)
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -388,13 +392,19 @@ def _last_words(run: str) -> str:
     return ""
 
 
-def _kill(pidfd: int) -> None:
-    """Kill the init behind ``pidfd`` and wait for its end: that of all that the sandbox has in the kernel."""
+def _is_seen_outside(spec: SandboxSpec) -> bool:
+    """Whether what dies in a sandbox could, for a moment, still be noticed by anybody but its processes."""
+    return spec.network == "host" or any(not mount.read_only for mount in spec.mounts)
+
+
+def _kill(pidfd: int, *, wait: bool) -> None:
+    """Kill the init behind ``pidfd``, whose end is that of all that the sandbox has in the kernel."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll()
+    if wait:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll()
 
 
 def _start_error(operands: list[Any], spec: SandboxSpec | None = None) -> SandboxError:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import resource
+import signal
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
 from pytest_sandbox_runtime.supervisor.confinement import confine, seccomp_program
 
 if TYPE_CHECKING:
@@ -13,36 +17,64 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.sandbox import Sandbox
 
+_program = functools.cache(seccomp_program)
 
-def fork_into(sandbox: Sandbox, directory: str, on_end: Callable[[int | str], None]) -> int:
-    """Fork, and let the child go on inside ``sandbox``, in ``directory``: returns 0 there, and its guard's pid here.
 
-    Joining a pid namespace concerns the next child only, so there are two forks: between this process and the one
-    inside stands a guard, which waits for the one inside, tells ``on_end`` its return code, and ends. What keeps the
-    child from entering is told ``on_end`` as a sentence.
+def fork_into(sandbox: Sandbox, directory: str, fail: Callable[[str], None]) -> int:
+    """Fork, and let the child go on inside ``sandbox``, in ``directory``: returns 0 there, and a pid here.
+
+    The process with that pid ends as the one inside does. What keeps the child from entering is told ``fail``, in the
+    child, as a sentence.
     """
-    program = seccomp_program()
     with warnings.catch_warnings():
         # Other threads do not live on in a fork; pytest-xdist's are idle while a test runs.
         warnings.simplefilter("ignore", DeprecationWarning)
-        guard = os.fork()
-        if guard != 0:
-            return guard
+        pid = _fork_into_pid_namespace(sandbox) if sandbox.is_privileged else os.fork()
+        if pid == 0:
+            try:
+                sandbox.join()
+                # Without root only a process that has joined the user namespace may join the pid namespace, which
+                # concerns its next child: this one stays outside, as that child's guard.
+                inside = 0 if sandbox.is_privileged else os.fork()
+                if inside == 0:
+                    _settle(sandbox, directory)
+            except BaseException as error:
+                fail(f"the test could not enter its sandbox: {error}")
+                os._exit(1)
+            if inside != 0:
+                _end_as(inside)
+    return pid
+
+
+def _fork_into_pid_namespace(sandbox: Sandbox) -> int:
+    own = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(sandbox.pidfd, CloneFlag.NEWPID)
+        pid = -1
         try:
-            sandbox.join()
-            inside = os.fork()
-            if inside == 0:
-                _settle(sandbox, directory, program)
-                return 0
-            on_end(os.waitstatus_to_exitcode(os.waitpid(inside, 0)[1]))
-        except BaseException as error:
-            on_end(f"the test could not enter its sandbox: {error}")
-    os._exit(0)
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                setns(own, CloneFlag.NEWPID)
+    finally:
+        os.close(own)
+    return pid
 
 
-def _settle(sandbox: Sandbox, directory: str, program: bytes) -> None:
+def _settle(sandbox: Sandbox, directory: str) -> None:
     os.chdir(directory)
     os.environ.update(sandbox.spec.env)
     if sandbox.account is not None:
         sandbox.account.become()
-    confine(program, keep_permitted=False)
+    confine(_program(), keep_permitted=False)
+
+
+def _end_as(pid: int) -> NoReturn:
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status < 0:
+        # One dump of the memory is enough.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if -status != signal.SIGKILL:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    os._exit(max(status, 0))

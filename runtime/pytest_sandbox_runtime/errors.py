@@ -1,4 +1,7 @@
-"""The tree of errors. Each names what was wanted and what happened; the hint, apart, says what to do."""
+"""The tree of errors. Each names what was wanted and what happened; the hint, apart, says what to do.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

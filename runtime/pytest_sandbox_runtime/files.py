@@ -1,4 +1,4 @@
-"""Files in a sandbox, reached from outside of it.
+"""PYTEST_DONT_REWRITE. Files in a sandbox, reached from outside of it.
 
 A sandbox's processes may swap a directory for a symlink at any moment. So every path is resolved by openat2(2), which
 knows no way out of the sandbox's root, and what was found is used through its descriptor, never by its path again.

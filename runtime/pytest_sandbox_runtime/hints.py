@@ -1,4 +1,7 @@
-"""What to do about a system call that said no while a sandbox was made: looked up on this host, with what to type."""
+"""What to do about a system call that said no while a sandbox was made: looked up on this host, with what to type.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A command in a sandbox, as its client sees it: pipes, waiting, signals, and what is left of it afterwards."""
+"""A command in a sandbox, as its client sees it: pipes, waiting, signals, and what is left of it afterwards.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live handle of a sandbox: what a test drives."""
+"""PYTEST_DONT_REWRITE. The live handle of a sandbox: what a test drives."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pytest_sandbox_runtime.errors import (
     SpecError,
 )
 from pytest_sandbox_runtime.files import Files
-from pytest_sandbox_runtime.kernel.namespaces import setns
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
 from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.terminal import Terminal, interact
@@ -102,7 +102,11 @@ class Sandbox:
             self.close()
 
     def close(self) -> None:
-        """Kill all that runs in the sandbox, wait for its end, and forget its files. Again: nothing."""
+        """Kill all that runs in the sandbox and forget its files. Again: nothing.
+
+        Its end is waited for where somebody else could notice what still runs: with a mount that it may write to, or
+        the host's network. Else the kernel takes it apart while the caller goes on.
+        """
         undo, self._undo = self._undo, None
         if undo is not None:
             undo.close()
@@ -377,15 +381,25 @@ class Sandbox:
 
     # Entering, for tests that run inside
 
+    @property
+    def is_privileged(self) -> bool:
+        """Whether its namespaces belong to this process's own user namespace, so that they can be joined one by one."""
+        return not self._started.namespaces & CloneFlag.NEWUSER
+
+    @property
+    def pidfd(self) -> int:
+        """A descriptor of the sandbox's init: pidfd_open(2)."""
+        self._check_open()
+        return self._started.pidfd
+
     def join(self) -> None:
         """Move this process, a fork of the engine's, into the sandbox; its next child is in the pid namespace too.
 
         The engine and all its sandboxes are closed for this process: nothing in here leads back to them.
         """
         self._check_open()
-        pidfd, namespaces = self._started.pidfd, self._started.namespaces
         Group(self._started.cgroup_paths).join()
-        setns(pidfd, namespaces)
+        setns(self._started.pidfd, self._started.namespaces)
         self._started.leave()
 
     def let_go(self) -> None:

@@ -1,4 +1,7 @@
-"""Frozen declarations: what to run, on what, within which limits. Nothing in here knows whether it runs."""
+"""Frozen declarations: what to run, on what, within which limits. Nothing in here knows whether it runs.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

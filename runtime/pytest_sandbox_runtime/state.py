@@ -1,4 +1,7 @@
-"""What a run keeps on disk: a directory of its own, and a lock that is held for as long as its supervisor lives."""
+"""What a run keeps on disk: a directory of its own, and a lock that is held for as long as its supervisor lives.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Pseudoterminals: a command that believes it talks to a person, and a person's terminal joined to it."""
+"""Pseudoterminals: a command that believes it talks to a person, and a person's terminal joined to it.
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of files and trees, from one directory's descriptor to another's.
+"""PYTEST_DONT_REWRITE. Copies of files and trees, from one directory's descriptor to another's.
 
 Either side may be changed by a hostile process while it is copied, so nothing here goes by more than one name at a
 time, and no symlink is followed on either side.

@@ -1,4 +1,7 @@
-"""What a sandbox without control groups uses, summed over the processes that its /proc shows: proc_pid_stat(5)."""
+"""What a sandbox without control groups uses, summed over the processes that its /proc shows: proc_pid_stat(5).
+
+PYTEST_DONT_REWRITE
+"""
 
 from __future__ import annotations
 

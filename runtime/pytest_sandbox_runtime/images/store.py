@@ -1,4 +1,4 @@
-"""Where unpacked images are kept, for any number of runs at once.
+"""PYTEST_DONT_REWRITE. Where unpacked images are kept, for any number of runs at once.
 
 Each layer is named by the digest of what it came from, written under another name and renamed: what has its name is
 whole, whenever a maker was killed. What dead makers left is removed by the next one.

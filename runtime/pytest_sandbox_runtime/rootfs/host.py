@@ -3,6 +3,8 @@
 As root one overlay on "/" does, and one more for each other file system below it. Without root "/" cannot be a lower
 directory, as its submounts are locked: there each top-level directory is overlaid by itself, and where it has
 submounts, the directories in it.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """A thin lower layer of our own, made once for each run and image: fixed files, mount points, and what is hidden.
 
 What lies in it hides what lies below: whiteouts and opaque directories as the kernel's overlayfs.rst has them.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The mount plan of a sandbox: pure values, in the order in which they are done, printable with steps.describe.
 
 Read it as one reads a bubblewrap command line: the root first, then what is mounted on it, then the way into it.
+
+PYTEST_DONT_REWRITE
 """
 
 from __future__ import annotations

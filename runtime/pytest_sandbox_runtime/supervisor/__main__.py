@@ -46,7 +46,7 @@ def main() -> int:
         return 1
     if pid == 0:
         prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
-        os._exit(Supervisor(channel, run, memory=place == "tmpfs").serve())
+        os._exit(Supervisor(channel, run, has_disk=place == "disk").serve())
     channel.close()
     os.close(lock)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF

@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. The directories that sandboxes are made in, below the supervisor's working directory.
+"""PYTEST_DONT_REWRITE. The directories that sandboxes are made in, in memory or on disk.
 
 Making and removing directories costs a disk's file system more than all the mounts of a sandbox, and most sandboxes
 write nothing: a directory that is as new after its sandbox's death is used for another.
@@ -20,9 +20,10 @@ Directory = namedtuple("Directory", "path overlays")
 
 
 class Directories:
-    """Directories with ``root``, and ``upperN`` and ``workN`` for each overlay, that nobody has written to."""
+    """Directories below ``parent`` with ``root``, and ``upperN`` and ``workN`` for each overlay, all as new."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: str) -> None:
+        self._parent = parent
         self._made = 0
         self._spare: dict[int, list[Directory]] = {}
 
@@ -33,7 +34,7 @@ class Directories:
 
     def _make(self, overlays: int) -> Directory:
         self._made += 1
-        path = f"d{self._made}"
+        path = f"{self._parent}/{self._made}"
         os.mkdir(path, 0o755)
         os.mkdir(f"{path}/root", 0o755)
         for index in range(overlays):

@@ -38,8 +38,11 @@ LAYERS = f"{MEMORY}/layers"
 class Sandbox:
     """An init that runs, and what must go when it has gone."""
 
-    def __init__(self, name: str, pid: int, control: socket.socket, group: Any, directory: Directory) -> None:
+    def __init__(
+        self, name: str, pid: int, control: socket.socket, group: Any, place: Directories, directory: Directory
+    ) -> None:
         self.name = name
+        self.place = place
         self.directory = directory
         self.pid = pid
         self.control = control
@@ -66,10 +69,11 @@ class Client:
 
 
 class Supervisor:
-    """All the sandboxes of a run, whose directory is ``run``; in ``memory`` where its disk is no place for them."""
+    """All the sandboxes of a run, whose directory is ``run``; ``has_disk`` where that can hold an upper directory."""
 
-    def __init__(self, channel: socket.socket, run: str, *, memory: bool) -> None:
-        self._in_memory = memory
+    def __init__(self, channel: socket.socket, run: str, *, has_disk: bool) -> None:
+        self._has_disk = has_disk
+        self._has_memory = True
         self._first = Client(channel)
         self._run = run
         self._clients = {self._first}
@@ -78,7 +82,8 @@ class Supervisor:
         self._by_pid: dict[int, Sandbox] = {}
         self._jobs: dict[bytes, dict[str, Any]] = {}
         self._names = 0
-        self._directories = Directories()
+        self._memory = Directories(f"{MEMORY}/{SANDBOXES}")
+        self._disk = Directories(os.path.join(run, SANDBOXES))
         self._groups = Groups(os.path.basename(run))
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
@@ -93,7 +98,9 @@ class Supervisor:
         """Serve until the first client has gone and everything is put away; returns the exit status."""
         mount("tmpfs", MEMORY, "tmpfs", 0, "mode=755")
         os.mkdir(LAYERS)
-        os.chdir(MEMORY if self._in_memory else os.path.join(self._run, SANDBOXES))
+        os.mkdir(f"{MEMORY}/{SANDBOXES}")
+        self._has_memory = _can_hold_upper(MEMORY) or not self._has_disk
+        os.chdir("/")
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         block([signal.SIGCHLD])
         deaths = signalfd([signal.SIGCHLD])
@@ -167,7 +174,7 @@ class Supervisor:
         client.pidfd = pidfd
         # A fork of the client may hold its socket open; its death is seen all the same.
         self._watch(pidfd, lambda: self._lose(client))
-        places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (".", LAYERS)]
+        places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (MEMORY,)]
         send(client.channel, ("welcome",), tuple(places))
         for fd in places:
             os.close(fd)
@@ -214,14 +221,15 @@ class Supervisor:
             work = self._jobs[job] = marshal.loads(job)
         self._names += 1
         name = str(self._names)
-        directory = self._directories.take(work["overlays"])
+        place = self._disk if self._has_disk and (work["on_disk"] or not self._has_memory) else self._memory
+        directory = place.take(work["overlays"])
         group = self._groups.create(name, work["limits"])
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
         if pid == 0:
             become_init(ours, directory.path, work, group)
         ours.close()
-        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, directory)
+        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, place, directory)
         return sandbox
 
     def _fork_into_pid_namespace(self) -> int:
@@ -294,8 +302,20 @@ class Supervisor:
     def _forget(self, sandbox: Sandbox) -> None:
         if sandbox.group is not None:
             sandbox.group.remove()
-        if sandbox.keep:
+        if sandbox.keep and sandbox.place is self._disk:
             # Out of the run's directory, which ends with the run.
             os.rename(sandbox.directory.path, kept_path(self._run, sandbox.name))
         else:
-            self._directories.give_back(sandbox.directory)
+            sandbox.place.give_back(sandbox.directory)
+
+
+def _can_hold_upper(directory: str) -> bool:
+    """Whether a tmpfs there takes the attributes of overlayfs; without root that is so from Linux 6.6 on."""
+    for name in ("trusted.overlay.probe", "user.overlay.probe"):
+        try:
+            os.setxattr(directory, name, b"y")
+        except OSError:
+            continue
+        os.removexattr(directory, name)
+        return True
+    return False
