@@ -209,8 +209,7 @@ class Engine:
             work = {
                 "plan": self.plan(spec),
                 "overlays": len(tree.overlays),
-                # What is written in memory would count against the sandbox's limit.
-                "on_disk": self.settings.on_disk or spec.memory is not None,
+                "on_disk": self._is_on_disk(spec),
                 "namespaces": int(self._namespaces(spec)),
                 "identity": self._identity(spec),
                 "limits": limits if any(limit is not None for limit in limits) else None,
@@ -224,11 +223,16 @@ class Engine:
         """Return the mount plan of ``spec``, to print or to compare."""
         around = Surroundings(
             user_namespace=not self._privileged,
+            on_disk=self._is_on_disk(spec),
             host_network=spec.network == "host",
             read_only=spec.read_only,
             mounts=(*self._shown_mounts(spec), *spec.mounts),
         )
         return plan(self._tree(spec), around)
+
+    def _is_on_disk(self, spec: SandboxSpec) -> bool:
+        # What is written in memory would count against the sandbox's limit.
+        return self.settings.on_disk or spec.memory is not None
 
     def _shown_mounts(self, spec: SandboxSpec) -> tuple[Mount, ...]:
         return mounts_for(self.settings.show) if spec.image.path is None else ()

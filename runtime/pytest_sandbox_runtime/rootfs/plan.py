@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import Mount
 
 _NODEV = MountFlag.NOSUID | MountFlag.NODEV
+# Where the supervisor has an empty directory that nobody can write to.
+EMPTY = "/dev/pts/empty"
 _SAFE = _NODEV | MountFlag.NOEXEC
 _DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
 _LINKS = (
@@ -63,6 +65,7 @@ class Surroundings:
     """What a plan depends on besides the tree."""
 
     user_namespace: bool
+    on_disk: bool = False
     host_network: bool = False
     read_only: bool = False
     mounts: tuple[Mount, ...] = ()
@@ -88,8 +91,10 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
 def _stack(tree: Tree, around: Surroundings) -> Iterator[Step]:
     for overlay in tree.overlays:
         lowers = ":".join(escape(lower) for lower in overlay.lowers)
-        # volatile: nothing here outlives a crash, so nothing needs to be synced; apt and databases gain most.
-        options = f"lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work},volatile"
+        options = f"lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work}"
+        if around.on_disk:
+            # Nothing here outlives a crash, so nothing needs to be synced; apt and databases gain most.
+            options += ",volatile"
         # Each name is to be found where it is, by changes() and whoever reads a layer.
         options += ",userxattr" if around.user_namespace else ",redirect_dir=off,metacopy=off"
         yield ("mount", "overlay", _in_root(overlay.prefix), "overlay", 0, options)
@@ -147,7 +152,8 @@ def _device(name: str, major: int, minor: int, around: Surroundings) -> Iterator
 def _masks() -> Iterator[Step]:
     for path in MASKED_PATHS:
         if os.path.isdir(path):
-            yield ("mount", "tmpfs", f"root{path}", "tmpfs", int(_SAFE | MountFlag.RDONLY), "size=0")
+            # One empty directory for all: another file system for each would cost more than the mount.
+            yield ("bind-ro", EMPTY, f"root{path}", int(_SAFE))
         elif os.path.exists(path):
             yield ("bind", "root/dev/null", f"root{path}")
 

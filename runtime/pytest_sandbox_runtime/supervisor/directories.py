@@ -14,7 +14,7 @@ from pytest_sandbox_runtime.supervisor.removal import remove_tree
 _SPARE = 16
 # What overlayfs itself leaves: its identity in upper, and below work a mark by which it refuses a volatile one again.
 _OWN_ATTRIBUTES = {"trusted.overlay.uuid", "user.overlay.uuid", "trusted.overlay.impure", "user.overlay.impure"}
-_LEFT_IN_WORK = ("work/incompat/volatile", "work/incompat", "work")
+_LEFT_IN_WORK = ("work/incompat/volatile", "work/incompat")
 
 Directory = namedtuple("Directory", "path overlays")
 
@@ -61,9 +61,11 @@ def _is_as_new(path: str, index: int) -> bool:
 
 
 def _clear(work: str) -> bool:
-    try:
-        for name in _LEFT_IN_WORK:
+    for name in _LEFT_IN_WORK:
+        try:
             os.rmdir(f"{work}/{name}")
-    except OSError:
-        return False
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return False
     return True

@@ -99,6 +99,7 @@ class Supervisor:
         mount("tmpfs", MEMORY, "tmpfs", 0, "mode=755")
         os.mkdir(LAYERS)
         os.mkdir(f"{MEMORY}/{SANDBOXES}")
+        os.mkdir(f"{MEMORY}/empty", 0o555)
         self._has_memory = _can_hold_upper(MEMORY) or not self._has_disk
         os.chdir("/")
         self._own_pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
