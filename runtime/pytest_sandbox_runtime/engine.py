@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import marshal
 import os
 import resource
 import select
@@ -12,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import uuid
 import warnings
 import weakref
 from contextlib import ExitStack
@@ -22,25 +20,19 @@ from typing import TYPE_CHECKING, Any
 from pytest_sandbox_runtime.capabilities import explain, is_privileged, limits_not_enforced
 from pytest_sandbox_runtime.errors import EngineError, SandboxClosedError, SandboxError, StartError, UnsupportedError
 from pytest_sandbox_runtime.images.store import Store, default_store
-from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
-from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
-from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files
-from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan
+from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
-from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.supervisor.removal import kept_path
-from pytest_sandbox_runtime.supervisor.server import LAYERS, MEMORY, SOCKET_NAME
+from pytest_sandbox_runtime.supervisor.server import MEMORY, SOCKET_NAME
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_sandbox_runtime.rootfs.steps import Step
-    from pytest_sandbox_runtime.specs import Mount, SandboxSpec
+    from pytest_sandbox_runtime.specs import SandboxSpec
 
-_NAMESPACES = CloneFlag.NEWNS | CloneFlag.NEWUTS | CloneFlag.NEWIPC | CloneFlag.NEWCGROUP
-_LIMITS = ("memory", "cpus", "pids")
 _SUPERVISOR = os.path.join(os.path.dirname(__file__), "supervisor", "__main__.py")
 _PATIENCE = 10.0
 # A sandbox costs its client three descriptors, and 1,024 is what most shells allow.
@@ -75,10 +67,8 @@ class Engine:
         self._undo: ExitStack | None = undo
         self._lock = threading.Lock()
         self._owner = os.getpid()
-        self._privileged = is_privileged()
-        self._trees: dict[tuple[object, ...], Tree] = {}
         self._kept: set[str] = set()
-        self._jobs: dict[SandboxSpec, tuple[bytes, Tree]] = {}
+        self._jobs = Jobs(settings, self.store, self._seen)
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
         self._memory = self._greet()
 
@@ -146,8 +136,8 @@ class Engine:
         """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
         self._check_open()
         spec = self._enforceable(spec)
-        job, tree = self._job(spec)
-        (_, name, directory, cgroup_paths), (pidfd, control) = self._ask(("create", job))
+        job = self._jobs.of(spec)
+        (_, name, directory, cgroup_paths), (pidfd, control) = self._ask(("create", job.request))
         with ExitStack() as undo:
             undo.callback(self._forget, str(name))
             undo.callback(os.close, pidfd)
@@ -162,13 +152,13 @@ class Engine:
                 root=root,
                 seen=self._seen,
                 directory=self._seen(str(directory)),
-                tree=tree,
-                uid=self._identity(spec)[0],
+                tree=job.tree,
+                uid=job.uid,
                 cgroup_paths=cgroup_paths,
                 keep=lambda: self._keep(str(name)),
                 leave=self._leave,
                 last_words=lambda: _last_words(self._run),
-                namespaces=self._namespaces(spec) | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER),
+                namespaces=job.namespaces,
             )
             sandbox = Sandbox(spec, started, undo)
         self._alive.add(sandbox)
@@ -176,7 +166,7 @@ class Engine:
         return sandbox
 
     def _enforceable(self, spec: SandboxSpec) -> SandboxSpec:
-        asked = [name for name in _LIMITS if getattr(spec, name) is not None]
+        asked = [name for name in LIMITS if getattr(spec, name) is not None]
         if not asked:
             return spec
         refused = {name: why for name, why in limits_not_enforced().items() if name in asked}
@@ -199,89 +189,13 @@ class Engine:
         self._channel.close()
         os.close(self._memory)
 
-    # What a spec means on this host
-
-    def _job(self, spec: SandboxSpec) -> tuple[bytes, Tree]:
-        """Return what the supervisor is asked to do for ``spec``: the same bytes each time, so it can get ahead."""
-        if spec not in self._jobs:
-            tree = self._tree(spec)
-            limits = tuple(getattr(spec, name) for name in _LIMITS)
-            work = {
-                "plan": self.plan(spec),
-                "overlays": len(tree.overlays),
-                "on_disk": self._is_on_disk(spec),
-                "namespaces": int(self._namespaces(spec)),
-                "identity": self._identity(spec),
-                "limits": limits if any(limit is not None for limit in limits) else None,
-                "hostname": spec.hostname,
-                "seccomp": seccomp_program(),
-            }
-            self._jobs[spec] = marshal.dumps(work), tree
-        return self._jobs[spec]
-
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``, to print or to compare."""
-        around = Surroundings(
-            user_namespace=not self._privileged,
-            on_disk=self._is_on_disk(spec),
-            host_network=spec.network == "host",
-            read_only=spec.read_only,
-            mounts=(*self._shown_mounts(spec), *spec.mounts),
-        )
-        return plan(self._tree(spec), around)
-
-    def _is_on_disk(self, spec: SandboxSpec) -> bool:
-        # What is written in memory would count against the sandbox's limit.
-        return self.settings.on_disk or spec.memory is not None
-
-    def _shown_mounts(self, spec: SandboxSpec) -> tuple[Mount, ...]:
-        return mounts_for(self.settings.show) if spec.image.path is None else ()
-
-    def _tree(self, spec: SandboxSpec) -> Tree:
-        key = (spec.image, spec.hostname, spec.network)
-        if key not in self._trees:
-            name = uuid.uuid4().hex[:12]
-            os.mkdir(self._seen(f"{LAYERS}/{name}"))
-            self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}")
-        return self._trees[key]
-
-    def _make_tree(self, spec: SandboxSpec, directory: str) -> Tree:
-        host_network = spec.network == "host"
-        if spec.image.path is None:
-            view = HostView(
-                hostname=spec.hostname,
-                host_network=host_network,
-                show=self.settings.show,
-                needed=self.settings.needed,
-                hide=(self.store.path,),
-            )
-            return host_tree(directory, self._seen(directory), view, user_namespace=not self._privileged)
-        below = self.store.root_of(spec.image)
-        thin = ThinLayer(self._seen(f"{directory}/0"), below, user_namespace=not self._privileged)
-        write_fixed_files(thin, spec.hostname, host_network=host_network)
-        return Tree((Overlay("/", (f"{directory}/0", below)),))
+        return self._jobs.plan(spec)
 
     def _seen(self, path: str) -> str:
         """Return ``path``, which the supervisor's mount namespace has, as this process can reach it."""
         return path.replace(MEMORY, f"/proc/self/fd/{self._memory}", 1) if path.startswith(MEMORY) else path
-
-    def _namespaces(self, spec: SandboxSpec) -> int:
-        flags = int(_NAMESPACES)
-        if spec.network == "none":
-            flags |= CloneFlag.NEWNET
-        if spec.time_namespace:
-            flags |= CloneFlag.NEWTIME
-        return flags
-
-    def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
-        """Return the (uid, gid) of the sandbox's own processes.
-
-        In a copy of the machine an ordinary user stays who they are, in a user namespace below the run's; anywhere
-        else, and where they ask to be root, they are root.
-        """
-        if self._privileged or spec.image.path is not None or str(spec.user) in ("root", "0"):
-            return 0, 0
-        return os.getuid(), os.getgid()
 
     # Talking to the supervisor
 

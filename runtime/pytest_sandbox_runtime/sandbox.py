@@ -15,10 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 from pytest_sandbox_runtime.accounts import Account, find_account
 from pytest_sandbox_runtime.cgroups import Group, read_stats
 from pytest_sandbox_runtime.changes import read_changes
+from pytest_sandbox_runtime.command import PATH, argv_of, decoded, input_of, open_streams, shown, start_error
 from pytest_sandbox_runtime.errors import (
-    CommandError,
     CommandFailedError,
-    CommandNotFoundError,
     CommandTimeoutError,
     SandboxClosedError,
     SandboxError,
@@ -26,7 +25,7 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
-from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
+from pytest_sandbox_runtime.process import PIPE, Process
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.terminal import Terminal, interact
 
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.specs import Outcome, SandboxSpec
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG_LINES = 40
 
 
@@ -148,20 +146,20 @@ class Sandbox:
         ``timeout`` seconds (the spec's, where none is given) its process group is killed and CommandTimeoutError
         raised, with what was printed; with ``check`` an exit status other than 0 raises CommandFailedError.
         """
-        data, stdin = _input(input)
+        data, stdin = input_of(input)
         timeout = self.spec.timeout if timeout is None else timeout
         process = self.popen(args, stdin=stdin, stdout=stdout, stderr=stderr, env=env, workdir=workdir, user=user)
         try:
             out, err = process.communicate(data, timeout)
         except CommandTimeoutError as error:
             killed = process.outcome(
-                *(_decoded(part, text=text) for part in (error.outcome.stdout, error.outcome.stderr))
+                *(decoded(part, text=text) for part in (error.outcome.stdout, error.outcome.stderr))
             )
             self._record(killed)
             raise CommandTimeoutError(killed, error.timeout) from None
         finally:
             process.close()
-        outcome = process.outcome(_decoded(out, text=text), _decoded(err, text=text))
+        outcome = process.outcome(decoded(out, text=text), decoded(err, text=text))
         self._record(outcome)
         if check and outcome.returncode != 0:
             raise CommandFailedError(outcome)
@@ -183,9 +181,9 @@ class Sandbox:
         Raises CommandNotFoundError where there is no such program, CommandError where it cannot be started.
         """
         with ExitStack() as undo:
-            ours, theirs = _streams(stdin, stdout, stderr, undo)
+            ours, theirs = open_streams(stdin, stdout, stderr, undo)
             reply, pid, _ = self._start(args, env, workdir, user, None, theirs, undo)
-            process = Process(_shown(args), pid, reply, ours, self._signal, self.was_oom_killed)
+            process = Process(shown(args), pid, reply, ours, self._signal, self.was_oom_killed)
             # Ours live on in the process; theirs are closed here, so that an end of file can arrive.
             undo.pop_all()
             for fd in theirs:
@@ -206,7 +204,7 @@ class Sandbox:
         with ExitStack() as undo:
             env = {"TERM": "xterm", **(env or {})}
             reply, pid, fds = self._start(args, env, workdir, user, (rows, columns), (), undo)
-            process = Process(_shown(args), pid, reply, (None, None, None), self._signal, self.was_oom_killed)
+            process = Process(shown(args), pid, reply, (None, None, None), self._signal, self.was_oom_killed)
             undo.pop_all()
         return Terminal(fds[0], process)
 
@@ -228,9 +226,7 @@ class Sandbox:
         streams: tuple[int, ...],
         undo: ExitStack,
     ) -> tuple[socket.socket, int, list[int]]:
-        argv = [os.fsencode(part) for part in (["/bin/sh", "-c", args] if isinstance(args, str) else args)]
-        if not argv or any(b"\0" in part for part in argv):
-            raise SpecError(f"{args!r} is no command", hint="a list with the program first, or a line for the shell")
+        argv = argv_of(args)
         account = self.account if user is None else self._find_account(user)
         workdir = workdir or self.spec.workdir or "/"
         who = None if account is None else (account.uid, account.gid, list(account.groups))
@@ -244,7 +240,7 @@ class Sandbox:
             raise self._gone()
         (word, *operands), fds = received
         if word == "failed":
-            raise _start_error(args, argv, workdir, *operands)
+            raise start_error(args, argv, workdir, *operands)
         return reply, int(operands[0]), fds  # type: ignore[call-overload]
 
     def _environment(self, account: Account | None, env: Mapping[str, str] | None) -> dict[bytes, bytes]:
@@ -412,69 +408,11 @@ class Sandbox:
             os.close(self._started.root)
 
 
-def _input(data: bytes | str | IO[Any] | None) -> tuple[bytes | None, int | IO[Any] | None]:
-    if data is None:
-        return None, None
-    if isinstance(data, (bytes, bytearray, memoryview)):
-        return bytes(data), PIPE
-    if isinstance(data, str):
-        return data.encode("utf-8", "surrogateescape"), PIPE
-    return None, data
-
-
-def _decoded(output: bytes, *, text: bool) -> str | bytes:
-    return output.decode("utf-8", "surrogateescape") if text else output
-
-
-def _shown(args: Sequence[str | os.PathLike[str]] | str) -> list[str] | str:
-    return args if isinstance(args, str) else [os.fsdecode(part) for part in args]
-
-
-def _streams(
-    stdin: int | IO[Any] | None, stdout: int | IO[Any], stderr: int | IO[Any], undo: ExitStack
-) -> tuple[tuple[IO[bytes] | None, ...], tuple[int, ...]]:
-    ours: list[IO[bytes] | None] = []
-    theirs: list[int] = []
-    for number, wanted in enumerate((stdin, stdout, stderr)):
-        stream = None
-        if wanted == PIPE:
-            read, write = os.pipe2(os.O_CLOEXEC)
-            inner, outer = (read, write) if number == 0 else (write, read)
-            stream = os.fdopen(outer, "wb" if number == 0 else "rb", 0)
-            undo.callback(stream.close)
-        elif wanted is None or wanted == DEVNULL:
-            inner = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        elif wanted == STDOUT:
-            inner = os.dup(theirs[1])
-        else:
-            inner = os.dup(wanted if isinstance(wanted, int) else wanted.fileno())
-        undo.callback(os.close, inner)
-        ours.append(stream)
-        theirs.append(inner)
-    return tuple(ours), tuple(theirs)
-
-
 def _receive_or_none(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | None:
     try:
         return receive(channel)
     except ConnectionError:
         return None
-
-
-def _start_error(args: object, argv: list[bytes], workdir: str, code: object, subject: object) -> SandboxError:
-    program, said = os.fsdecode(argv[0]), str(subject)
-    if said.startswith("workdir:"):
-        return CommandError(f"cannot run {args!r} in {workdir}: {os.strerror(int(str(code)))}")
-    if code == errno.ENOENT:
-        return CommandNotFoundError(
-            f"there is no program {program!r} in the sandbox", hint=f"PATH is {PATH}" if "/" not in program else ""
-        )
-    if code == errno.ENOEXEC:
-        return CommandError(
-            f"{said or program} is there, but what would run it is not",
-            hint="its #! line or its loader names a missing file, or it is for another machine",
-        )
-    return CommandError(f"cannot run {program!r}: {os.strerror(int(str(code)))}")
 
 
 def _connect_error(code: int, host: str, port: int, name: str) -> OSError:

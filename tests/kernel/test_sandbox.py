@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from pytest_sandbox_runtime.capabilities import is_privileged, limits_not_enforced, missing
+from pytest_sandbox_runtime.command import PATH
 from pytest_sandbox_runtime.engine import Engine, EngineSettings
 from pytest_sandbox_runtime.errors import (
     CommandError,
@@ -33,7 +34,7 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.kernel.capabilities import mask
 from pytest_sandbox_runtime.process import PIPE, STDOUT
-from pytest_sandbox_runtime.sandbox import PATH, Sandbox
+from pytest_sandbox_runtime.sandbox import Sandbox
 from pytest_sandbox_runtime.specs import Image, SandboxSpec
 from pytest_sandbox_runtime.supervisor.confinement import DEFAULT_CAPABILITIES
 

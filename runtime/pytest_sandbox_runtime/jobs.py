@@ -1,0 +1,136 @@
+"""What a spec means on this host: the job that the supervisor is given. PYTEST_DONT_REWRITE."""
+
+from __future__ import annotations
+
+import marshal
+import os
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_sandbox_runtime.capabilities import is_privileged
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
+from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
+from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files
+from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan
+from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
+from pytest_sandbox_runtime.supervisor.server import LAYERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_sandbox_runtime.engine import EngineSettings
+    from pytest_sandbox_runtime.images.store import Store
+    from pytest_sandbox_runtime.rootfs.steps import Step
+    from pytest_sandbox_runtime.specs import Mount, SandboxSpec
+
+LIMITS = ("memory", "cpus", "pids")
+_NAMESPACES = CloneFlag.NEWNS | CloneFlag.NEWUTS | CloneFlag.NEWIPC | CloneFlag.NEWCGROUP
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked for, in the same bytes each time, so that the supervisor can get ahead; and what will come of it.
+
+    ``uid`` is that of the sandbox's own processes, ``namespaces`` the CLONE_NEW flags of all that it can be joined in.
+    """
+
+    request: bytes
+    tree: Tree
+    uid: int
+    namespaces: int
+
+
+class Jobs:
+    """Turns specs into jobs, each once; the thin layers that they need are written where ``seen`` reaches."""
+
+    def __init__(self, settings: EngineSettings, store: Store, seen: Callable[[str], str]) -> None:
+        self._settings = settings
+        self._store = store
+        self._seen = seen
+        self._privileged = is_privileged()
+        self._trees: dict[tuple[object, ...], Tree] = {}
+        self._jobs: dict[SandboxSpec, Job] = {}
+
+    def of(self, spec: SandboxSpec) -> Job:
+        """Return the job of ``spec``; raises SandboxError where its image is none."""
+        if spec not in self._jobs:
+            self._jobs[spec] = self._make(spec)
+        return self._jobs[spec]
+
+    def _make(self, spec: SandboxSpec) -> Job:
+        tree, namespaces = self._tree(spec), _namespaces(spec)
+        limits = tuple(getattr(spec, name) for name in LIMITS)
+        work = {
+            "plan": self.plan(spec),
+            "overlays": len(tree.overlays),
+            "on_disk": self._is_on_disk(spec),
+            "namespaces": namespaces,
+            "identity": self._identity(spec),
+            "limits": limits if any(limit is not None for limit in limits) else None,
+            "hostname": spec.hostname,
+            "seccomp": seccomp_program(),
+        }
+        joined = namespaces | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER)
+        return Job(marshal.dumps(work), tree, self._identity(spec)[0], joined)
+
+    def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
+        """Return the mount plan of ``spec``."""
+        around = Surroundings(
+            user_namespace=not self._privileged,
+            on_disk=self._is_on_disk(spec),
+            host_network=spec.network == "host",
+            read_only=spec.read_only,
+            mounts=(*self._shown_mounts(spec), *spec.mounts),
+        )
+        return plan(self._tree(spec), around)
+
+    def _is_on_disk(self, spec: SandboxSpec) -> bool:
+        # What is written in memory would count against the sandbox's limit.
+        return self._settings.on_disk or spec.memory is not None
+
+    def _shown_mounts(self, spec: SandboxSpec) -> tuple[Mount, ...]:
+        return mounts_for(self._settings.show) if spec.image.path is None else ()
+
+    def _tree(self, spec: SandboxSpec) -> Tree:
+        key = (spec.image, spec.hostname, spec.network)
+        if key not in self._trees:
+            name = uuid.uuid4().hex[:12]
+            os.mkdir(self._seen(f"{LAYERS}/{name}"))
+            self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}")
+        return self._trees[key]
+
+    def _make_tree(self, spec: SandboxSpec, directory: str) -> Tree:
+        host_network = spec.network == "host"
+        if spec.image.path is None:
+            view = HostView(
+                hostname=spec.hostname,
+                host_network=host_network,
+                show=self._settings.show,
+                needed=self._settings.needed,
+                hide=(self._store.path,),
+            )
+            return host_tree(directory, self._seen(directory), view, user_namespace=not self._privileged)
+        below = self._store.root_of(spec.image)
+        thin = ThinLayer(self._seen(f"{directory}/0"), below, user_namespace=not self._privileged)
+        write_fixed_files(thin, spec.hostname, host_network=host_network)
+        return Tree((Overlay("/", (f"{directory}/0", below)),))
+
+    def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
+        """Return the (uid, gid) of the sandbox's own processes.
+
+        In a copy of the machine an ordinary user stays who they are, in a user namespace below the run's; anywhere
+        else, and where they ask to be root, they are root.
+        """
+        if self._privileged or spec.image.path is not None or str(spec.user) in ("root", "0"):
+            return 0, 0
+        return os.getuid(), os.getgid()
+
+
+def _namespaces(spec: SandboxSpec) -> int:
+    flags = _NAMESPACES
+    if spec.network == "none":
+        flags |= CloneFlag.NEWNET
+    if spec.time_namespace:
+        flags |= CloneFlag.NEWTIME
+    return flags
