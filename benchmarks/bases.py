@@ -34,7 +34,7 @@ def _busybox(root: Path) -> Path:
     for name in ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr", "var"):
         (root / name).mkdir(parents=True)
     shutil.copy(busybox, root / "bin/busybox")
-    for name in ("sh", "true", "sleep", "cat"):
+    for name in ("sh", "true", "sleep", "cat", "echo"):
         (root / "bin" / name).symlink_to("busybox")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     return root
