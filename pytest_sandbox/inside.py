@@ -6,19 +6,19 @@ waits in a sandbox of its own: between them nothing changes in this process. PYT
 
 from __future__ import annotations
 
-import os
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_sandbox import fixtures, marks
-from pytest_sandbox.unit import IS_INSIDE, Unit
+from pytest_sandbox.zygote import IS_INSIDE, Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_sandbox.told import Told
+    from pytest_sandbox.zygote import Unit
 
 FIXTURE = "_sandbox_inside"
 UNITS = pytest.StashKey["Units"]()
@@ -55,7 +55,11 @@ def refuse_outside(item: pytest.Item) -> None:
 def run(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Run the test inside, where it is to be; None leaves it to pytest. See pytest_runtest_protocol."""
     config = item.config
-    if IS_INSIDE in config.stash or not marks.runs_inside(item) or config.getoption("setupplan", False):
+    if IS_INSIDE in config.stash:
+        return None
+    if not marks.runs_inside(item) or config.getoption("setupplan", False):
+        # What this test changes outside, the next inside is to see.
+        close(config)
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in _reports(item, nextitem):
@@ -65,7 +69,7 @@ def run(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
 
 
 def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.TestReport]:
-    units = item.config.stash.setdefault(UNITS, Units(item.config))
+    units = item.config.stash.setdefault(UNITS, Units(item.session))
     made = pytest.CallInfo.from_call(lambda: units.take(item), "setup", reraise=_ENDS_THE_RUN)
     if made.excinfo is not None:
         yield _report(item, made)
@@ -113,7 +117,9 @@ def _hear(unit: Unit) -> Told:
 def _how_it_died(unit: Unit) -> str:
     from pytest_sandbox_runtime.specs import Outcome
 
-    status = unit.item.config.stash[UNITS].await_end(unit)
+    status = unit.item.config.stash[UNITS].status_of(unit)
+    if status is None:
+        return "the test's process has closed its connection to pytest, and was killed"
     outcome = Outcome("the test's process", status, oom_killed=unit.sandbox.was_oom_killed())
     return f"{outcome}, without a report"
 
@@ -177,12 +183,12 @@ def _live(item: pytest.Item) -> Told:
 
 
 class Units:
-    """The units of a run: the one that runs, the one that waits, and those whose processes still die."""
+    """The units of a run: the zygote that they are forks of, and the one that waits."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+        self._zygote: Zygote | None = None
         self._waiting: Unit | None = None
-        self._dying: list[int] = []
 
     def take(self, item: pytest.Item) -> Unit:
         """Return the unit of ``item``; where its sandbox cannot be made, the test fails or is skipped."""
@@ -198,44 +204,42 @@ class Units:
 
     def get_ahead(self, item: pytest.Item | None) -> None:
         """Have the next test's unit ready, if it is to run inside."""
-        from pytest_sandbox_runtime.errors import SandboxError
-
         if item is not None and marks.runs_inside(item) and not marks.error_of(item):
             try:
                 self._waiting = self._fork(item)
-            except (SandboxError, pytest.fail.Exception, pytest.skip.Exception):
+            except (OSError, pytest.fail.Exception, pytest.skip.Exception):
                 # It will be met again, and told, when it is the test's turn.
                 return
 
     def _fork(self, item: pytest.Item) -> Unit:
         __tracebackhide__ = True
-        self._dying = [pid for pid in self._dying if os.waitpid(pid, os.WNOHANG)[0] == 0]
         sandbox = fixtures.start(item, marks.spec_of(item))
         try:
-            unit = Unit(item, sandbox, _live)
-        except BaseException:
+            if self._zygote is None:
+                engine = fixtures.engine_of(item.config)
+                self._zygote = Zygote(item.config, self._session.items, _live, engine.leave)
+            return self._zygote.fork(item, sandbox)
+        except BaseException as error:
             sandbox.close()
+            if isinstance(error, OSError):
+                self.close()
             raise
-        self._dying.append(unit.pid)
-        return unit
 
-    def await_end(self, unit: Unit) -> int:
-        """Wait for the end of the unit's process and return its status, as subprocess has it."""
-        self._dying.remove(unit.pid)
-        return os.waitstatus_to_exitcode(os.waitpid(unit.pid, 0)[1])
+    def status_of(self, unit: Unit) -> int | None:
+        """Return how the unit's process ended, as subprocess has it; None if it has not."""
+        return None if self._zygote is None else self._zygote.status(unit.item)
 
     def close(self) -> None:
-        """End the unit that waits, and reap all."""
+        """End the unit that waits, and the zygote."""
         if self._waiting is not None:
             self._waiting.close()
-        for pid in self._dying:
-            os.waitpid(pid, 0)
-        self._dying.clear()
-        self._waiting = None
+        if self._zygote is not None:
+            self._zygote.close()
+        self._waiting = self._zygote = None
 
 
 def close(config: pytest.Config) -> None:
-    """End what is left of the units of a run; their sandboxes are gone."""
+    """End what is left of the units of a run."""
     units = config.stash.get(UNITS, None)
     if units is not None and IS_INSIDE not in config.stash:
         units.close()
