@@ -44,23 +44,43 @@ class Told:
     shouldfail: bool | str = False
 
 
+class _Diverted:
+    """Hooks, of which those that the recorder has too are the recorder's."""
+
+    def __init__(self, hooks: object, recorder: Recorder) -> None:
+        self._hooks = hooks
+        self._recorder = recorder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._recorder, name, None) or getattr(self._hooks, name)
+
+
 class Recorder:
     """Stands, in the fork, where the run's reporters stand in its parent: they are told there, and only there."""
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
         self.told = Told()
-        hooks: Any = item.ihook
-        hooks.pytest_runtest_logreport = self._log_report
-        hooks.pytest_runtest_logstart = hooks.pytest_runtest_logfinish = lambda **_words: None
-        hooks.pytest_warning_recorded = self
+        session: Any = item.session
+        hooks_of = session.gethookproxy
+        session.gethookproxy = lambda path: _Diverted(hooks_of(path), self)
 
-    def _log_report(self, report: pytest.TestReport) -> None:
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note the report."""
         config = self._item.config
         if any(_when(earlier) == "call" for earlier in self.told.reports):
             # Where subtests have failed, this makes their test fail.
             config.hook.pytest_report_teststatus(report=report, config=config)
         self.told.reports.append(pack(config, report))
+
+    def pytest_runtest_logstart(self, **_words: object) -> None:
+        """The parent has said this already."""
+
+    pytest_runtest_logfinish = pytest_runtest_logstart
+
+    @property
+    def pytest_warning_recorded(self) -> Recorder:
+        return self  # as this hook is not called itself, but its call_historic
 
     def call_historic(self, kwargs: dict[str, Any]) -> None:
         """Note a warning, as what pytest calls pytest_warning_recorded with."""
