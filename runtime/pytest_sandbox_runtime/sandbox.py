@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import Outcome, SandboxSpec
 
 _LOG_LINES = 40
+# What a machine has anew at each of its starts, so that it is no change of it.
+_VOLATILE = ("/dev", "/run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,7 +315,7 @@ class Sandbox:
             (one.prefix, f"{directory}/{one.upper}", [seen(lower) for lower in one.lowers])
             for one in self._started.tree.overlays
         ]
-        return read_changes(overlays).without(*(mount.target for mount in self.spec.mounts))
+        return read_changes(overlays).without(*_VOLATILE, *(mount.target for mount in self.spec.mounts))
 
     # Network
 

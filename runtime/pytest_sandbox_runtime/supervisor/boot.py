@@ -23,10 +23,7 @@ from pytest_sandbox_runtime.supervisor.messages import send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
-
-    from pytest_sandbox_runtime.rootfs.steps import Step
 
 CONTROL_FD = 3
 _SIOCSIFFLAGS = 0x8914
@@ -36,27 +33,17 @@ _IFF_UP = 1
 def become_init(control: socket.socket, directory: str, job: dict[str, Any], group: Any) -> None:
     """Build the sandbox that ``job`` describes around this process and serve it; never returns."""
     status = 1
-    step: str | Step = "begin"
+    doing: list[Any] = ["begin"]
     try:
         control = _keep_only(control)
-        os.umask(0)
-        for step, act in _boot(job, directory, group):  # noqa: B007  the step that failed is told below
-            act()
-        step = "be ready"
+        _boot(job, directory, group, doing)
+        doing[0] = "be ready"
         _say_ready(control)
         status = serve(control)
     except OSError as error:
+        step = doing[0] if isinstance(doing[0], str) else describe(doing[0])
         call = error.call if isinstance(error, SyscallError) else ""
-        send(
-            control,
-            (
-                "failed",
-                step if isinstance(step, str) else describe(step),
-                call,
-                error.errno or 0,
-                str(error.filename or ""),
-            ),
-        )
+        send(control, ("failed", step, call, error.errno or 0, str(error.filename or "")))
     except BaseException:
         # Goes to the run's supervisor.log; the client sees the socket end, and quotes it.
         sys.excepthook(*sys.exc_info())
@@ -74,21 +61,34 @@ def _keep_only(control: socket.socket) -> socket.socket:
     return socket.socket(fileno=CONTROL_FD)
 
 
-def _boot(job: dict[str, Any], directory: str, group: Any) -> Iterator[tuple[str | Step, Callable[[], None]]]:
-    yield "join the control group", lambda: group.join(0) if group is not None else None
-    yield "leave the host's namespaces", lambda: _leave(job)
-    yield "bring the loopback device up", lambda: _loopback(job)
-    yield "set the host name", lambda: sethostname(job["hostname"])
-    yield "go to the sandbox's directory", lambda: os.chdir(directory)
-    yield "make mounts private", lambda: mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
+def _boot(job: dict[str, Any], directory: str, group: Any, doing: list[Any]) -> None:
+    """Do what ``job`` says; ``doing`` holds the step that is being done, for who is told of its failure."""
+    os.umask(0)
+    if group is not None:
+        doing[0] = "join the control group"
+        group.join(0)
+    doing[0] = "leave the host's namespaces"
+    _leave(job)
+    if job["namespaces"] & CloneFlag.NEWNET:
+        doing[0] = "bring the loopback device up"
+        _loopback()
+    doing[0] = "set the host name"
+    sethostname(job["hostname"])
+    doing[0] = "go to the sandbox's directory"
+    os.chdir(directory)
+    doing[0] = "make mounts private"
+    mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
     for step in job["plan"]:
-        yield step, lambda step=step: carry_out(step)  # type: ignore[misc]
-    if job["identity"] != (0, 0):
-        # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
-        yield "take the user's identity", lambda: _identify(*job["identity"])
+        doing[0] = step
+        carry_out(step)
     # A user namespace begins with every capability in its bounding set; else that is the supervisor's, cut already.
-    as_made = job["identity"] == (0, 0)
-    yield "drop privileges", lambda: confine(job["seccomp"], keep_permitted=True, bounding_is_cut=as_made)
+    is_as_made = job["identity"] == (0, 0)
+    if not is_as_made:
+        # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
+        doing[0] = "take the user's identity"
+        _identify(*job["identity"])
+    doing[0] = "drop privileges"
+    confine(job["seccomp"], keep_permitted=True, bounding_is_cut=is_as_made)
 
 
 def _leave(job: dict[str, Any]) -> None:
@@ -107,9 +107,7 @@ def _identify(uid: int, gid: int) -> None:
     _write("/proc/self/gid_map", b"%d 0 1" % gid)
 
 
-def _loopback(job: dict[str, Any]) -> None:
-    if not job["namespaces"] & CloneFlag.NEWNET:
-        return
+def _loopback() -> None:
     any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
     any_socket.close()
