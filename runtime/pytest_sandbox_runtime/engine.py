@@ -291,7 +291,7 @@ def _launch(run: str, channel: int, lock: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             pass_fds=(channel, lock),
-            env={},
+            env={"LD_BIND_NOW": "1"},
         )
 
 

@@ -48,9 +48,13 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Tree:
-    """A root file system before anybody has written to it; the first overlay is "/"."""
+    """A root file system before anybody has written to it; the first overlay is "/".
+
+    ``is_immutable`` where nobody changes the lower directories, of which an overlay that is mounted remembers much.
+    """
 
     overlays: tuple[Overlay, ...]
+    is_immutable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +69,8 @@ class Surroundings:
 
 
 def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
-    """Return the steps that make ``tree`` the root of the mount namespace that they are done in."""
+    """Return the steps that, behind those of ``stack``, make ``tree`` the root of a mount namespace."""
     return (
-        *_stack(tree, around),
         *_proc(),
         *_sys(around),
         *_dev(around),
@@ -79,7 +82,12 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
     )
 
 
-def _stack(tree: Tree, around: Surroundings) -> Iterator[Step]:
+def stack(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
+    """Return the steps that mount the overlays of ``tree``, in the directory that is to hold what changes."""
+    return tuple(_overlays(tree, around))
+
+
+def _overlays(tree: Tree, around: Surroundings) -> Iterator[Step]:
     for overlay in tree.overlays:
         lowers = ":".join(escape(lower) for lower in overlay.lowers)
         options = f"lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work}"

@@ -5,38 +5,44 @@ Until it is one it says nothing; its last words, if a step fails, name step, cal
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import sys
 import time
 
 from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
-from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, sethostname, unshare
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, sethostname, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import close_range
 from pytest_sandbox_runtime.rootfs.steps import carry_out, describe
 from pytest_sandbox_runtime.supervisor.confinement import confine
 from pytest_sandbox_runtime.supervisor.init import serve
 from pytest_sandbox_runtime.supervisor.messages import send
+from pytest_sandbox_runtime.supervisor.networks import raise_loopback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from pytest_sandbox_runtime.supervisor.directories import Directory
+
 CONTROL_FD = 3
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
 
 
-def become_init(control: socket.socket, directory: str, job: dict[str, Any], group: Any) -> None:
-    """Build the sandbox that ``job`` describes around this process and serve it; never returns."""
+def become_init(control: socket.socket, directory: Directory, job: dict[str, Any], group: Any, network: int) -> None:
+    """Build the sandbox that ``job`` describes around this process and serve it; never returns.
+
+    ``network`` is the descriptor of a network namespace to be in, or -1.
+    """
     status = 1
     doing: list[Any] = ["begin"]
     try:
+        namespaces = job["namespaces"]
+        if network != -1:
+            setns(network, CloneFlag.NEWNET)
+            namespaces &= ~CloneFlag.NEWNET
         control = _keep_only(control)
-        _boot(job, directory, group, doing)
+        _boot(job, namespaces, directory, group, doing)
         doing[0] = "be ready"
         _say_ready(control)
         status = serve(control)
@@ -61,24 +67,24 @@ def _keep_only(control: socket.socket) -> socket.socket:
     return socket.socket(fileno=CONTROL_FD)
 
 
-def _boot(job: dict[str, Any], directory: str, group: Any, doing: list[Any]) -> None:
+def _boot(job: dict[str, Any], namespaces: int, directory: Directory, group: Any, doing: list[Any]) -> None:
     """Do what ``job`` says; ``doing`` holds the step that is being done, for who is told of its failure."""
     os.umask(0)
     if group is not None:
         doing[0] = "join the control group"
         group.join(0)
     doing[0] = "leave the host's namespaces"
-    _leave(job)
-    if job["namespaces"] & CloneFlag.NEWNET:
+    _leave(namespaces)
+    if namespaces & CloneFlag.NEWNET:
         doing[0] = "bring the loopback device up"
-        _loopback()
+        raise_loopback()
     doing[0] = "set the host name"
     sethostname(job["hostname"])
     doing[0] = "go to the sandbox's directory"
-    os.chdir(directory)
+    os.chdir(directory.path)
     doing[0] = "make mounts private"
     mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
-    for step in job["plan"]:
+    for step in job["plan"] if directory.is_mounted else job["stack"] + job["plan"]:
         doing[0] = step
         carry_out(step)
     # A user namespace begins with every capability in its bounding set; else that is the supervisor's, cut already.
@@ -91,9 +97,9 @@ def _boot(job: dict[str, Any], directory: str, group: Any, doing: list[Any]) -> 
     confine(job["seccomp"], keep_permitted=True, bounding_is_cut=is_as_made)
 
 
-def _leave(job: dict[str, Any]) -> None:
-    unshare(job["namespaces"])
-    if job["namespaces"] & CloneFlag.NEWTIME:
+def _leave(namespaces: int) -> None:
+    unshare(namespaces)
+    if namespaces & CloneFlag.NEWTIME:
         # Clocks that count from the start of the sandbox, as those of a machine do from its boot.
         clocks = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
         offsets = "".join(f"{name} -{int(time.clock_gettime(clock))} 0\n" for name, clock in clocks)
@@ -105,19 +111,6 @@ def _identify(uid: int, gid: int) -> None:
     _write("/proc/self/setgroups", b"deny")
     _write("/proc/self/uid_map", b"%d 0 1" % uid)
     _write("/proc/self/gid_map", b"%d 0 1" % gid)
-
-
-def _loopback() -> None:
-    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
-    any_socket.close()
-    # A machine of one's own: everybody may open low ports and ping, as in Docker since 20.10.
-    _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
-    try:
-        _write("/proc/sys/net/ipv4/ping_group_range", b"0 2147483647")
-    except OSError:
-        # The range must be mapped: where it is not, ping(8) is for root, as on most machines.
-        return
 
 
 def _write(path: str, value: bytes) -> None:
