@@ -1,0 +1,18 @@
+"""Skips come from one table, so that CI can tell what its host lacks from what was forgotten."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+FILES = sorted(path for path in TESTS.rglob("*.py") if path.name != "conftest.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TESTS)))
+def test_no_test_skips_by_itself(path: Path) -> None:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    called = [node.func for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
+    assert [node.lineno for node in called if node.attr in ("skip", "skipif", "importorskip")] == []
