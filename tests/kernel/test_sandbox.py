@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import platform
@@ -13,7 +12,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -306,33 +304,6 @@ def test_a_closed_process_has_ended(box: Sandbox) -> None:
     assert process.stdout is not None
     assert process.stdout.closed
     process.close()
-
-
-def test_a_pipe_loses_nothing(box: Sandbox) -> None:
-    block = os.urandom(MIB)
-    total = 64
-    sent, received, size = hashlib.sha256(), hashlib.sha256(), 0
-    for _ in range(total):
-        sent.update(block)
-    with box.popen(["cat"], stdin=PIPE) as process:
-        assert process.stdout is not None
-        writer = threading.Thread(target=feed, args=(process.stdin, block, total))
-        writer.start()
-        while chunk := process.stdout.read(65536):
-            received.update(chunk)
-            size += len(chunk)
-        writer.join()
-        assert process.wait(30) == 0
-    assert size == total * MIB
-    assert received.digest() == sent.digest()
-
-
-def feed(stdin: IO[bytes], block: bytes, times: int) -> None:
-    for _ in range(times):
-        view = memoryview(block)
-        while view:
-            view = view[stdin.write(view) :]
-    stdin.close()
 
 
 def test_run_takes_and_returns_megabytes(box: Sandbox) -> None:
