@@ -111,7 +111,9 @@ class ThinLayer:
         except OSError:
             return
         if self._is_root:
-            os.chown(path, seen.st_uid, seen.st_gid)
+            # Root of a user namespace cannot give files to whom that has no number for: EINVAL.
+            with suppress(OSError):
+                os.chown(path, seen.st_uid, seen.st_gid)
         if mode is None:
             os.chmod(path, stat.S_IMODE(seen.st_mode))
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 SOCKET_NAME = "supervisor"
+# The step that a launcher fails at.
+START = "start the supervisor"
 # Memory that only this process and its forks see, where none of them needs what the host has there. Thin layers lie
 # in it, as overlayfs refuses one lower directory inside another (ELOOP), and "/" is one; and it is no place in the
 # user's files, as these cannot be a lower directory with a mount in them (EINVAL in a user namespace).
