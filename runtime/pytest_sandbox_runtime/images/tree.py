@@ -35,6 +35,8 @@ IMPLIED = Status(0o755, 0, 0, 0, ())
 
 
 def status_of(member: tarfile.TarInfo) -> Status:
+    if not member.pax_headers:
+        return Status(member.mode & 0o7777, member.uid, member.gid, int(member.mtime) * 10**9, ())
     return Status(member.mode & 0o7777, member.uid, member.gid, _mtime_ns(member), _attributes(member))
 
 
@@ -59,7 +61,9 @@ def _attributes(member: tarfile.TarInfo) -> tuple[tuple[str, bytes], ...]:
 def parts_of(name: str) -> Parts:
     if name.startswith("/"):
         raise Refused(f"{name!r} is absolute")
-    parts = tuple(part for part in name.encode("utf-8", "surrogateescape").split(b"/") if part not in (b"", b"."))
+    parts = tuple(name.encode("utf-8", "surrogateescape").split(b"/"))
+    if b"" in parts or b"." in parts:
+        parts = tuple(part for part in parts if part not in (b"", b"."))
     if b".." in parts:
         raise Refused(f"{name!r} has .. in it")
     return parts
@@ -87,14 +91,14 @@ class Tree:
 
     def fill(self, archive: Archive) -> None:
         """Write all members of ``archive``; raises ImageError, which names the member."""
-        task = ""
+        member = None
         try:
             for member in archive.members():
-                task = f"cannot write member {member.name!r}"
                 self.place(member, archive)
-            task = "cannot finish the tree"
+            member = None
             self.finish()
         except WRONG as error:
+            task = f"cannot write member {member.name!r}" if member else "cannot finish the tree"
             raise blame(archive.name, task, error) from error
 
     def place(self, member: tarfile.TarInfo, archive: Archive) -> None:

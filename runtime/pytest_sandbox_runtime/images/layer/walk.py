@@ -188,7 +188,7 @@ class Walk:
     def _file(self, fd: int, below: Seen | None) -> Iterator[Member]:
         status = os.fstat(fd)
         entry = self._open_entry(fd, self.at, status)
-        if status.st_nlink == 1 and entry == self._entry_below(below, self.at) and _is_same_file(fd, status, below):
+        if _may_be_same(status, below) and entry == self._entry_below(below, self.at) and _is_same_file(fd, below):
             return
         yield from self._needed(Member(self._linked_entry(entry, status), fd))
 
@@ -197,8 +197,7 @@ class Walk:
     ) -> Iterator[Member]:
         target = os.fsencode(os.readlink(place.name, dir_fd=place.directory)) if stat.S_ISLNK(status.st_mode) else b""
         entry = self._node_entry(self.at, status, target, owners.get(os.fsencode(place.name)))
-        is_same = below is not None and below.status.st_mtime_ns == status.st_mtime_ns
-        if status.st_nlink == 1 and is_same and entry == self._entry_below(below, self.at):
+        if _may_be_same(status, below) and entry == self._entry_below(below, self.at):
             return
         yield from self._needed(Member(self._linked_entry(entry, status)))
 
@@ -274,10 +273,16 @@ def _is_whiteout(directory: int, name: str, status: os.stat_result, *, marked: b
         return has_whiteout_mark(fd)
 
 
-def _is_same_file(fd: int, status: os.stat_result, below: Seen | None) -> bool:
-    """Whether the file below, whose entry is the same, has the same content, too."""
+def _may_be_same(status: os.stat_result, below: Seen | None) -> bool:
     if below is None or below.status.st_mtime_ns != status.st_mtime_ns:
         return False
+    # A copy of one of a file's names is a file of its own from then on.
+    return status.st_nlink == below.status.st_nlink == 1
+
+
+def _is_same_file(fd: int, below: Seen | None) -> bool:
+    """Whether the file below, whose entry is the same, has the same content, too."""
+    assert below is not None
     with closing(open_regular(Place(_HERE, below.place))) as theirs:
         at = 0
         while chunk := os.pread(fd, _CHUNK, at):
