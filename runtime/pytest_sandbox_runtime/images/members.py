@@ -17,14 +17,16 @@ from pytest_sandbox_runtime.images.packed import CHUNK, KINDS, Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from hashlib import _Hash as Hash
 
     from typing_extensions import Self
 
-    from pytest_sandbox_runtime.images.packed import Digest
 
 # tarfile reads long names and extended headers whole, and believes the size that they claim.
 _MAX_HEADER = 1 << 20
 _HARMLESS = 256 << 20
+_HOLE = 1 << 16
+_ZEROS = bytes(_HOLE)
 _COMMON = b"0125"
 _LINKS = (tarfile.LNKTYPE, tarfile.SYMTYPE)
 _NUMBERS = struct.Struct("8s8s8s12s12s8s")
@@ -102,9 +104,7 @@ def _text(field: bytes) -> str:
 class Archive:
     """A tar that is read once, forwards. To tarfile it is the file; it gives headers, and between them data."""
 
-    def __init__(
-        self, source: str | os.PathLike[str] | IO[bytes], limits: Limits, digest: Digest | None = None
-    ) -> None:
+    def __init__(self, source: str | os.PathLike[str] | IO[bytes], limits: Limits, digest: Hash | None = None) -> None:
         self._undo = ExitStack()
         self._limits = limits
         self.position = 0
@@ -124,7 +124,7 @@ class Archive:
     def __exit__(self, *exc_info: object) -> None:
         self._undo.close()
 
-    def _open(self, path: str, digest: Digest | None) -> Packed:
+    def _open(self, path: str, digest: Hash | None) -> Packed:
         try:
             return Packed(self._undo.enter_context(open(path, "rb", buffering=0)), path, self._undo, digest)
         except OSError as error:
@@ -198,13 +198,16 @@ class Archive:
         raise self._damaged(f"a member of impossible size at byte {position}")
 
     def copy_to(self, fd: int, size: int) -> None:
-        """Append the next ``size`` bytes to ``fd``."""
-        while size > 0:
-            data = self._take(min(size, CHUNK))
+        """Append the next ``size`` bytes to ``fd``; longer runs of zeros become holes."""
+        left = size
+        while left > 0:
+            data = self._take(min(left, CHUNK))
             if not data:
-                raise self._damaged(f"it ends within a member's data, {size} bytes early")
-            size -= len(data)
-            write(fd, data)
+                raise self._damaged(f"it ends within a member's data, {left} bytes early")
+            left -= len(data)
+            _append(fd, data)
+        if size >= _HOLE:
+            os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))  # the last may be a hole
 
     def _skip_to(self, position: int) -> None:
         if position < self.position:
@@ -234,8 +237,21 @@ class Archive:
             raise ImageError(f"{self.name} holds {self.position} bytes in {packed}, {times}", hint=hint)
 
 
-def write(fd: int, data: bytes) -> None:
-    written = os.write(fd, data)
-    while written < len(data):
-        data = data[written:]
-        written = os.write(fd, data)
+def _append(fd: int, data: bytes) -> None:
+    at = 0
+    while at < len(data):
+        if data.startswith(_ZEROS, at):
+            os.lseek(fd, _HOLE, os.SEEK_CUR)
+            at += _HOLE
+            continue
+        end = at + _HOLE
+        while end < len(data) and not data.startswith(_ZEROS, end):
+            end += _HOLE
+        at = _write_range(fd, data, at, min(end, len(data)))
+
+
+def _write_range(fd: int, data: bytes, at: int, end: int) -> int:
+    view = memoryview(data)
+    while at < end:
+        at += os.write(fd, view[at:end])
+    return at

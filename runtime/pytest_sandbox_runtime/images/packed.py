@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import hashlib
 import importlib
 import io
 import lzma
-import queue
-import threading
 import zlib
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -19,8 +16,7 @@ from pytest_sandbox_runtime.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import ExitStack
-
-    from typing_extensions import Self
+    from hashlib import _Hash as Hash
 
 CHUNK = 1 << 20
 KINDS = "plain or packed by gzip, bzip2, xz or zstd"
@@ -32,7 +28,7 @@ class Counted(io.RawIOBase):
     def __init__(self, source: Any) -> None:
         self._source = source
         self.count = 0
-        self.digest: Digest | None = None
+        self.digest: Hash | None = None
 
     def readable(self) -> bool:
         return True
@@ -41,7 +37,7 @@ class Counted(io.RawIOBase):
         count = cast("int", self._source.readinto(buffer)) or 0
         self.count += count
         if self.digest is not None:
-            self.digest.update(bytes(buffer[:count]))
+            self.digest.update(buffer[:count])
         return count
 
 
@@ -51,7 +47,7 @@ class Packed:
     ``digest`` gets all that is read of the content, and is complete at its end.
     """
 
-    def __init__(self, source: Any, name: str, undo: ExitStack, digest: Digest | None = None) -> None:
+    def __init__(self, source: Any, name: str, undo: ExitStack, digest: Hash | None = None) -> None:
         self._raw = Counted(source)
         self._buffered = io.BufferedReader(self._raw, CHUNK)
         magic = self._buffered.peek(6)
@@ -65,7 +61,7 @@ class Packed:
         if digest is not None:
             self._start(digest)
 
-    def _start(self, digest: Digest) -> None:
+    def _start(self, digest: Hash) -> None:
         if not self.is_plain:
             # In large blocks, as headers and most files are small.
             unpacked = Counted(self.stream)
@@ -78,37 +74,6 @@ class Packed:
     def count(self) -> int:
         """Return how many bytes were read of the source."""
         return self._raw.count
-
-
-class Digest:
-    """A sha256 that is taken by a thread, while whoever reads the data does something else with it."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._left: queue.Queue[bytes | None] = queue.Queue(4)
-        self._thread = threading.Thread(target=self._run, daemon=True, name="digest of a layer")
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.finish()
-
-    def _run(self) -> None:
-        while (data := self._left.get()) is not None:
-            self._hash.update(data)
-
-    def update(self, data: bytes) -> None:
-        """Take ``data`` as well."""
-        self._left.put(data)
-
-    def finish(self) -> str:
-        """Return the digest of all data, 64 digits."""
-        if self._thread.is_alive():
-            self._left.put(None)
-            self._thread.join()
-        return self._hash.hexdigest()
 
 
 def _gzip(packed: IO[bytes], _name: str) -> IO[bytes]:

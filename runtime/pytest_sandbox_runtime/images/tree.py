@@ -27,8 +27,6 @@ _MAX_LINKS = 40
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTR = "SCHILY.xattr."
-_HOLE = 1 << 16
-_ZEROS = bytes(_HOLE)
 Place = namedtuple("Place", "directory fd name")
 Status = namedtuple("Status", "mode uid gid mtime_ns attributes")
 IMPLIED = Status(0o755, 0, 0, 0, ())
@@ -135,7 +133,11 @@ class Tree:
             os.close(fd)
 
     def _create(self, place: Place) -> int:
-        return cast("int", self._make(place, lambda: os.open(place.name, _NEW_FILE, 0o600, dir_fd=place.fd)))
+        try:
+            return os.open(place.name, _NEW_FILE, 0o600, dir_fd=place.fd)
+        except FileExistsError:
+            self._remove(place)
+            return os.open(place.name, _NEW_FILE, 0o600, dir_fd=place.fd)
 
     def _make_directory(self, place: Place, member: tarfile.TarInfo) -> None:
         status = status_of(member)

@@ -8,6 +8,7 @@ is only a part of names looks as it does in the next layer below: in an overlay 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from contextlib import ExitStack
@@ -24,7 +25,6 @@ from pytest_sandbox_runtime.images.attributes import (
     format_owners,
 )
 from pytest_sandbox_runtime.images.members import Archive, Limits, Refused
-from pytest_sandbox_runtime.images.packed import Digest
 from pytest_sandbox_runtime.images.tree import IMPLIED, Place, Status, Tree, device_of, parts_of, status_of
 from pytest_sandbox_runtime.lowers import look_up
 from pytest_sandbox_runtime.trees import closing
@@ -73,12 +73,12 @@ def apply_layer(
     ``lowers`` are the layers below, the next one first; ``user_namespace`` is whether the overlay will be mounted with
     userxattr. Raises ImageError, and then leaves what was written.
     """
+    digest = hashlib.sha256()
     with ExitStack() as undo:
-        digest = undo.enter_context(Digest())
         archive = undo.enter_context(Archive(source, Limits(max_bytes, max_ratio), digest))
         tree = undo.enter_context(LayerTree(target, lowers, user_namespace=user_namespace))
         tree.fill(archive)
-        return AppliedLayer(f"sha256:{digest.finish()}", archive.position, tree.stands_alone, tree.owners_lost)
+        return AppliedLayer(f"sha256:{digest.hexdigest()}", archive.position, tree.stands_alone, tree.owners_lost)
 
 
 class LayerTree(Tree):
