@@ -275,7 +275,7 @@ class LayerTree(Tree):
         said = format_override(status.uid, status.gid, kind | status.mode, device_of(member))
         with closing(self._create(place)) as fd:
             os.setxattr(fd, OVERRIDE, said)
-            os.fchmod(fd, 0)
+            os.fchmod(fd, 0o400)  # nobody is to write into what should have been a device
             os.utime(fd, ns=(status.mtime_ns, status.mtime_ns))
 
 
