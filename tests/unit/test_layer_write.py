@@ -360,6 +360,12 @@ def test_tarfile_reads_what_was_meant(entry: Entry, size: int) -> None:
     assert kept == texts
 
 
+def test_a_name_that_is_not_utf_8_is_said_to_be_bytes() -> None:
+    assert b"hdrcharset" not in encode(Entry("\u00e9".encode() * 90))
+    assert b"21 hdrcharset=BINARY\n" in encode(Entry(b"\xe9" * 110))
+    assert b"hdrcharset" not in encode(Entry(b"\xe9" * 100))
+
+
 def test_gnu_tar_reads_it(upper: Path, tmp_path: Path) -> None:
     small_tree(upper)
     (upper / ("d" * 90)).mkdir()
@@ -372,6 +378,7 @@ def test_gnu_tar_reads_it(upper: Path, tmp_path: Path) -> None:
     assert layer_of(tmp_path / "out", ()) == layer_of(upper, ())
 
 
+@pytest.mark.skipif(shutil.which("umoci") is None, reason="umoci is not installed")
 def test_umoci_unpacks_it(upper: Path, tmp_path: Path) -> None:
     small_tree(upper)
     (tmp_path / "layer.tar").write_bytes(layer_of(upper, ()))
