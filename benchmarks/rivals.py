@@ -12,7 +12,6 @@ import uuid
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from benchmarks.bases import pack
 from benchmarks.clock import check
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ class Bwrap:
 
     name = "bwrap"
 
-    def __init__(self, root: Path, where: Path, undo: ExitStack) -> None:  # noqa: ARG002
+    def __init__(self, root: Path, tar: Path, where: Path, undo: ExitStack) -> None:  # noqa: ARG002
         self.once = (_find("bwrap"), "--unshare-all", "--ro-bind", str(root), "/", "true")
         self.again: tuple[str, ...] = ()
         _try(self.once)
@@ -41,7 +40,7 @@ class Runc:
 
     name = "runc"
 
-    def __init__(self, root: Path, where: Path, undo: ExitStack) -> None:
+    def __init__(self, root: Path, tar: Path, where: Path, undo: ExitStack) -> None:  # noqa: ARG002
         runc = _find("runc")
         bundle = where / "bundle"
         bundle.mkdir()
@@ -70,14 +69,14 @@ class Docker:
 
     name = "docker"
 
-    def __init__(self, root: Path, where: Path, undo: ExitStack) -> None:
+    def __init__(self, root: Path, tar: Path, where: Path, undo: ExitStack) -> None:  # noqa: ARG002
         dockerd, docker = _find("dockerd"), _find("docker")
         if os.geteuid():
             raise Absent("dockerd needs root")
         address = where / "docker.sock"
         client = (docker, "--host", f"unix://{address}")
         undo.enter_context(_daemon(dockerd, client, where, address))
-        _try((*client, "import", str(pack(root, where / "root.tar")), "bench"))
+        _try((*client, "import", str(tar), "bench"))
         run = (*client, "run", "--network=none")
         live = _try((*run, "--detach", "bench", "sleep", "1000000")).strip()
         undo.callback(subprocess.run, (*client, "rm", "--force", live), check=False, capture_output=True)
@@ -126,14 +125,16 @@ class _daemon:  # noqa: N801  used as a function
             self._daemon.wait()
 
 
-def rivals(root: Path, where: Path, undo: ExitStack, *, docker: bool) -> tuple[list[Bwrap | Runc | Docker], list[str]]:
+def rivals(
+    root: Path, tar: Path, where: Path, undo: ExitStack, *, docker: bool
+) -> tuple[list[Bwrap | Runc | Docker], list[str]]:
     """Return the runtimes that work here, and for each other one a line that says why not."""
     found: list[Bwrap | Runc | Docker] = []
     absent = [] if docker else ["docker: left out with --no-docker"]
     for kind in (Bwrap, Runc, Docker) if docker else (Bwrap, Runc):
         try:
             with ExitStack() as own:
-                found.append(kind(root, where, own))
+                found.append(kind(root, tar, where, own))
                 undo.push(own.pop_all())
         except Absent as error:
             absent.append(f"{kind.name}: {error}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,16 @@ class Row:
     must: str
     aim: str = ""
     met: bool | None = None
+
+
+def dump(row: Row) -> str:
+    """Return ``row`` as a line for ``load``."""
+    return json.dumps(asdict(row))
+
+
+def load(line: str) -> Row:
+    """Return the row that ``dump`` made the line of."""
+    return Row(**json.loads(line))
 
 
 def milliseconds(seconds: float) -> str:
