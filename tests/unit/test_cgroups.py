@@ -63,7 +63,6 @@ def test_version_2_gives_no_swap_and_kills_the_group_as_one() -> None:
     assert v2.settings("memory", 4096) == (
         ("memory.max", "4096", True),
         ("memory.swap.max", "0", False),
-        ("memory.oom.group", "1", False),
     )
     assert v2.settings("cpus", 1.5) == (("cpu.max", "150000 100000", True),)
     assert v2.settings("pids", 7) == (("pids.max", "7", True),)

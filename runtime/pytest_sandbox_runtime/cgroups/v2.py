@@ -150,7 +150,6 @@ def settings(limit: str, amount: float) -> tuple[Setting, ...]:
         return (
             Setting("memory.max", str(amount), required=True),
             Setting("memory.swap.max", "0", required=False),
-            Setting("memory.oom.group", "1", required=False),
         )
     if limit == "cpus":
         quota, period = cfs_quota(amount)
