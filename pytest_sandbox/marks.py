@@ -87,7 +87,7 @@ def error_of(item: pytest.Item) -> str:
 
     try:
         spec = spec_of(item)
-        if runs_inside(item) and spec.image.path is not None:
+        if runs_inside(item) and not spec.image.is_host:
             msg = f"the body of a test runs in a copy of this machine only, not in {spec.image}"
             return str(SpecError(msg, hint="ask for the sandbox fixture, and drive the image from outside"))
     except SpecError as error:
