@@ -317,7 +317,8 @@ class Image:
         """Set the argv that later lines for a shell are put behind, by default /bin/sh -c."""
         from pytest_sandbox_runtime.specs.config_layers import Shell
 
-        return self.with_layer(Shell(command=command_of(command)))  # type: ignore[arg-type]  Shell says what is wrong
+        words: Any = command_of(command)
+        return self.with_layer(Shell(command=words))
 
 
 HOST: Final = Image()
