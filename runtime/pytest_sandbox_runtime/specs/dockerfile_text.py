@@ -73,7 +73,7 @@ class _Writer:
         if image not in self._names:
             stage = _Stage(self, image)
             lines = stage.lines(name="?")
-            self._names[image] = f"stage-{len(self._stages)}".replace("-", "")
+            self._names[image] = f"stage{len(self._stages)}"
             lines[0] = lines[0].removesuffix("?") + self._names[image]
             self._stages.append(lines)
         return self._names[image]
@@ -92,7 +92,7 @@ class _Stage:
     def __init__(self, writer: _Writer, image: Image) -> None:
         self._writer = writer
         self._image = image
-        self._shell = _SHELL
+        self._shell: tuple[str, ...] = _SHELL
         self._args: dict[str, str] = {}
         self._later = _later_arguments(image.layers)
 
@@ -172,9 +172,6 @@ def _later_arguments(layers: tuple[Layer, ...]) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     common: dict[str, str] | None = None
     for layer in reversed(layers):
-        if isinstance(layer, Env) and common is not None:
-            # ENV takes over from ARG, so what is below it need not agree; a step without the variable still does.
-            common = {name: value for name, value in common.items() if name not in dict(layer.variables)}
         if isinstance(layer, (Run, Apt, Pip, Apk)):
             env = dict(layer.env) if isinstance(layer, Run) else {}
             said = {name: value for name, value in env.items() if _VARIABLE.fullmatch(name) and "\n" not in value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import SpecError
@@ -51,7 +52,18 @@ def _spelled_layer(layer: Layer) -> str:
             if said.layers == (layer,):
                 return _spelled((method, args, words))
     # There are layers that only Dockerfiles make.
-    return f"with_layer({layer!r})"
+    return f"with_layer({_spelled_value(layer)})"
+
+
+def _spelled_value(value: Any) -> str:
+    """Return the expression of ``value``, with nothing in it that goes without saying."""
+    if isinstance(value, tuple):
+        return f"({''.join(f'{_spelled_value(item)}, ' for item in value).rstrip(' ')})"
+    if not is_dataclass(value) or isinstance(value, Image):
+        return repr(value)
+    said = [(field, getattr(value, field.name)) for field in fields(value)]
+    words = [f"{field.name}={_spelled_value(part)}" for field, part in said if part != field.default]
+    return f"{type(value).__name__}({', '.join(words)})"
 
 
 def _spelled(call: _Call) -> str:
@@ -90,7 +102,7 @@ def _one(value: tuple[Any, ...]) -> Any:
 
 def _run(layer: Run) -> _Call:
     caches = [mount.target for mount in layer.mounts if isinstance(mount, CacheMount)]
-    secrets = {mount.id: mount.source for mount in layer.mounts if isinstance(mount, SecretMount)}
+    secrets = {mount.id: mount.source for mount in layer.mounts if isinstance(mount, SecretMount) and mount.source}
     network = None if layer.network == "none" else layer.network
     words = {"env": dict(layer.env), "network": network, "cache": caches, "secrets": secrets}
     return "run", (_command(layer.command),), words

@@ -170,8 +170,8 @@ def _healthcheck(statement: Statement, source: Source) -> _Parsed:  # noqa: ARG0
 
 
 def _onbuild(statement: Statement, source: Source) -> _Parsed:
-    inner = statement_of(statement.rest or " ", statement.line, source) if statement.rest else None
-    if inner is None or inner.keyword in {"FROM", "MAINTAINER", "ONBUILD"}:
+    inner = statement_of(statement.rest, statement.line, source)
+    if inner.keyword in {"", "FROM", "MAINTAINER", "ONBUILD"}:
         raise WordsError("it is followed by an instruction other than FROM, MAINTAINER and ONBUILD")
     parse_instruction(inner, source)
     ends = (f"\n{heredoc.content}{heredoc.name}" for heredoc in statement.heredocs)

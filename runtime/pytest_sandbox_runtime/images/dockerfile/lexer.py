@@ -122,7 +122,7 @@ def statement_of(text: str, line: int, source: Source) -> Statement:
 
 
 def _without_type(rest: str) -> str:
-    return rest.partition(rest.split(maxsplit=1)[0])[2] if rest else ""
+    return "".join(rest.split(maxsplit=1)[1:])
 
 
 class _Reader:

@@ -18,7 +18,7 @@ class WordsError(ValueError):
 
 def split_statement(text: str, escape: str) -> tuple[str, tuple[str, ...], str]:
     """Return the keyword in capitals, the flags without quotes, and the rest."""
-    keyword, *others = text.split(maxsplit=1)
+    keyword, *others = text.split(maxsplit=1) or [""]
     flags, rest = _split_flags("".join(others), escape)
     return keyword.upper(), flags, rest.strip()
 
