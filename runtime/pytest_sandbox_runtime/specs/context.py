@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,11 @@ def context_of(
             raise SpecError(f"{outside} is not in the context {start}", hint="name a context that has it")
         start = os.path.commonpath([_fixed_part(path) for path in cleaned])
     return Context.of(start), tuple(os.path.relpath(path, start) for path in cleaned)
+
+
+def rooted(sources: Iterable[str]) -> tuple[str, ...]:
+    """Return ``sources``, which are in an image, as absolute paths."""
+    return tuple(posixpath.normpath(f"/{source.lstrip('/')}") for source in sources)
 
 
 def _fixed_part(path: str) -> str:

@@ -68,25 +68,29 @@ def path_words(words: Sequence[str], *, listed: bool) -> list[str]:
     return [escaped(word) for word in words]
 
 
-def command_words(
-    command: str | tuple[str, ...], shell: tuple[str, ...] | None, *, env: Mapping[str, str] | None = None
-) -> str:
+def command_words(command: str | tuple[str, ...], shell: tuple[str, ...] | None) -> str:
     """Return ``command`` as it is, if it can be, or as the argv that it stands for.
 
-    With ``env`` it is started by env(1). Without ``shell``, a line that cannot be written is an error.
+    Without ``shell`` a line that cannot be written is an error.
     """
-    if isinstance(command, str) and not env:
-        if _is_plain_line(command):
-            return command
-        if shell == ("/bin/sh", "-c") and command.endswith("\n") and not command.startswith("#!"):
-            opening, body = heredoc("", command.encode("utf-8", "surrogateescape"))
-            return f"{opening.replace(chr(34), '')}\n{body}"
-    if isinstance(command, str):
-        if shell is None:
-            raise SpecError(f"the line {command!r}", hint="write it as a list, with the shell in front")
-        command = (*shell, command)
-    assigned = [f"{name}={value}" for name, value in (env or {}).items()]
-    return json_words(["env", *assigned, *command] if assigned else command)
+    if isinstance(command, str) and _is_plain_line(command):
+        return command
+    if isinstance(command, str) and shell is None:
+        raise SpecError(f"the line {command!r}", hint="write it as a list, with the shell in front")
+    return json_words((*(shell or ()), command) if isinstance(command, str) else command)
+
+
+def step_words(command: str | tuple[str, ...], shell: tuple[str, ...], env: Mapping[str, str]) -> str:
+    """Return ``command`` as RUN takes it: one of several lines as a document, one with ``env`` started by env(1)."""
+    if env:
+        argv = (*shell, command) if isinstance(command, str) else command
+        if "=" in argv[0]:
+            raise SpecError(f"the program {argv[0]!r} with variables of its own", hint="call it by /bin/sh -c")
+        return json_words(["env", *(f"{name}={value}" for name, value in env.items()), *argv])
+    if isinstance(command, str) and not _is_plain_line(command) and command.endswith("\n") and command[:2] != "#!":
+        opening, body = heredoc("", command.encode("utf-8", "surrogateescape"))
+        return f"{opening.replace(chr(34), '')}\n{body}"
+    return command_words(command, shell)
 
 
 def _is_plain_line(line: str) -> bool:

@@ -30,6 +30,7 @@ from pytest_sandbox_runtime.specs.dockerfile_quoting import (
     pair,
     path_words,
     quoted,
+    step_words,
 )
 from pytest_sandbox_runtime.specs.file_layers import Copy, Download, File, Run
 from pytest_sandbox_runtime.specs.packages import Apk, Apt, Pip
@@ -129,7 +130,7 @@ class _Stage:
         flags += [self._mount(mount) for mount in layer.mounts if not isinstance(mount, FileMount)]
         own = {name: value for name, value in layer.env if arguments.get(name) != value}
         if not scripts:
-            command = command_words(layer.command, self._shell, env=own)
+            command = step_words(layer.command, self._shell, own)
         elif own or len(scripts) > 1 or layer.command != (scripts[0].target,):
             raise SpecError("a file that is there during a step only")
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import SpecError
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.run_mounts import RunMount
 
 NETWORKS = ("none", "host")
+# The way to the network, as Docker passes it on: where a step's files come from is nothing that changes them.
+PROXIES = tuple(
+    name for word in ("HTTP", "HTTPS", "FTP", "NO", "ALL") for name in (f"{word}_PROXY", f"{word}_PROXY".lower())
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,7 @@ class Run:
     """
 
     command: str | tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), metadata={"key_without": PROXIES})
     network: str = "none"
     mounts: tuple[RunMount, ...] = ()
 

@@ -201,13 +201,13 @@ class Image:
         Sources are relative to ``context``, by default the current directory, and what its .dockerignore names is left
         out; or they are paths in ``from_``, another image.
         """
-        from pytest_sandbox_runtime.specs.context import context_of
+        from pytest_sandbox_runtime.specs.context import context_of, rooted
         from pytest_sandbox_runtime.specs.file_layers import Copy
 
         given = [os.fspath(source) for source in _several(sources)]
         for source in given:
             check_text(source, "the source")
-        where, names = (None, tuple(given)) if from_ is not None else context_of(given, context)
+        where, names = (None, rooted(given)) if from_ is not None else context_of(given, context)
         owner = None if chown is None else str(chown)
         words: dict[str, Any] = {"chmod": mode_of(chmod), "chown": owner, "exclude": _several(exclude)}
         return self.with_layer(Copy(sources=names, target=target, context=where, from_=from_, **words))

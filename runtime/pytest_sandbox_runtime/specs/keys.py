@@ -38,10 +38,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if is_dataclass(value):
-        said = {field.name: getattr(value, field.name) for field in fields(value) if field.metadata.get("key", True)}
+        said = {field.name: _told(value, field) for field in fields(value) if field.metadata.get("key", True)}
         told = {name: _plain(part) for name, part in said.items() if not _is_default(value, name, part)}
         return {"type": type(value).__name__, **told}
     return value
+
+
+def _told(declaration: Any, field: Field[_Value]) -> Any:
+    value, unsaid = getattr(declaration, field.name), field.metadata.get("key_without", ())
+    return tuple(pair for pair in value if pair[0] not in unsaid) if unsaid else value
 
 
 def _is_default(declaration: Any, name: str, value: _Value) -> bool:

@@ -27,7 +27,7 @@ from pytest_sandbox_runtime.specs.config_layers import (
     Volume,
     Workdir,
 )
-from pytest_sandbox_runtime.specs.file_layers import Run
+from pytest_sandbox_runtime.specs.file_layers import PROXIES, Run
 from pytest_sandbox_runtime.specs.run_mounts import FileMount
 
 if TYPE_CHECKING:
@@ -38,10 +38,6 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.image import Image
     from pytest_sandbox_runtime.specs.layers import Layer
     from pytest_sandbox_runtime.specs.run_mounts import RunMount
-
-PROXIES = tuple(
-    name for word in ("HTTP", "HTTPS", "FTP", "NO", "ALL") for name in (f"{word}_PROXY", f"{word}_PROXY".lower())
-)
 
 
 @dataclass

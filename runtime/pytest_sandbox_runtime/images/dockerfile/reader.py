@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import DockerfileError
 from pytest_sandbox_runtime.images.config import PATH, config_of
-from pytest_sandbox_runtime.images.dockerfile.evaluation import PROXIES, Scope, Surroundings
+from pytest_sandbox_runtime.images.dockerfile.evaluation import Scope, Surroundings
 from pytest_sandbox_runtime.images.dockerfile.expansion import expand
 from pytest_sandbox_runtime.images.dockerfile.instructions import located, parse_instruction
 from pytest_sandbox_runtime.images.dockerfile.lexer import Source, read_statements
@@ -18,6 +18,7 @@ from pytest_sandbox_runtime.images.dockerfile.stages import Stages
 from pytest_sandbox_runtime.specs.bases import Dockerfile, Pull, Scratch
 from pytest_sandbox_runtime.specs.config_layers import OnBuild
 from pytest_sandbox_runtime.specs.context import Context
+from pytest_sandbox_runtime.specs.file_layers import PROXIES
 from pytest_sandbox_runtime.specs.image import Image
 
 if TYPE_CHECKING:
