@@ -195,6 +195,18 @@ def _cgroup(limit: str) -> Callable[[str], Capability]:
     return row
 
 
+def _cgroup_version(number: int) -> Callable[[str], Capability]:
+    def row(name: str) -> Capability:
+        hierarchy = find()
+        limits = [place.controller for place in map(hierarchy.place, _LIMITS) if place.version == number]
+        if limits:
+            return Capability(name, available=True, reason=f"{', '.join(limits)} can be limited by it")
+        # The other version does as well; where neither is there, the rows of the limits say what to do.
+        return Capability(name, available=False, reason=f"no limit can be set by version {number}")
+
+    return row
+
+
 # The rows that are tried, by probes.py
 
 
@@ -322,6 +334,9 @@ _ROWS: dict[str, Callable[[str], Capability]] = {
     "cgroup-memory": _cgroup("memory"),
     "cgroup-cpu": _cgroup("cpus"),
     "cgroup-pids": _cgroup("pids"),
+    "cgroup-freezer": _cgroup("freezer"),
+    "cgroup-v1": _cgroup_version(1),
+    "cgroup-v2": _cgroup_version(2),
     "time-namespaces": _optional("clocks of its own", "boot a kernel with CONFIG_TIME_NS (Linux 5.6)"),
     "netem": _optional(
         "delay and loss can be set",

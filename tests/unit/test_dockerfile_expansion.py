@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import time
@@ -184,7 +185,5 @@ def test_patterns_take_time_in_proportion() -> None:
 @given(st.text(), st.dictionaries(st.text(), st.text(), max_size=3))
 def test_any_text_is_expanded_or_said_to_be_wrong(text: str, values: dict[str, str]) -> None:
     for quotes in (True, False):
-        try:
+        with contextlib.suppress(ExpansionError):
             assert isinstance(expand(text, values, quotes=quotes), str)
-        except ExpansionError as error:
-            assert str(error)

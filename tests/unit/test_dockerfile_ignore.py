@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -138,7 +139,5 @@ def test_what_is_pruned_has_nothing_that_is_kept(patterns: list[str], directory:
 
 @given(st.text(max_size=12), PATHS)
 def test_any_pattern_matches_or_is_said_to_be_wrong(pattern: str, path: str) -> None:
-    try:
+    with contextlib.suppress(PatternError):
         assert Ignore(parse_ignore_file(pattern)).ignores(path) in (True, False)
-    except PatternError as error:
-        assert error.message

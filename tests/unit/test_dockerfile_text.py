@@ -38,7 +38,7 @@ def build_of(image: Image) -> list[Any]:
     done: list[Any] = [image.base]
     for step in steps(image.layers):
         layer = step.layer
-        env = [item for item in step.environment.items()]
+        env = list(step.environment.items())
         if step.run is not None:
             argv, assigned = list(step.argv), dict(env)
             if argv[0] == "env":
