@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_sandbox_runtime.errors import SpecError
-from pytest_sandbox_runtime.images.config import config_of, steps
+from pytest_sandbox_runtime.images.config import author_of, config_of, steps
 from pytest_sandbox_runtime.images.dockerfile import read_text
 from pytest_sandbox_runtime.specs import (
+    Author,
     BindMount,
     CacheMount,
     Context,
@@ -60,7 +61,7 @@ def build_of(image: Image) -> list[Any]:
             done.append((words, layer.unpack, layer.link, source))
         elif step.changes_files:
             done.append(layer)
-    return [*done, config_of(image)]
+    return [*done, author_of(image), config_of(image)]
 
 
 def mount_of(mount: Any) -> Any:
@@ -136,6 +137,9 @@ def layered(images: st.SearchStrategy[Image]) -> st.SearchStrategy[Image]:
                 call("env", PAIRS),
                 call("label", PAIRS),
                 call("apt", st.just("a")),
+                call(
+                    "with_layer", st.sampled_from(["Some One <a@b>", "a\"b $c 'd"]).map(lambda name: Author(name=name))
+                ),
                 call("user", SOME_TEXT),
                 call("workdir", SOME_TEXT),
                 call("volume", SOME_TEXT.map(str.strip)),
@@ -231,6 +235,7 @@ def test_a_variable_of_one_step_is_no_argument_of_the_next() -> None:
         (Image.pull("a").env(A="1\n2"), "'1\\n2' has a line break", "write it to a file"),
         (Image.pull("a").env({"A B": "1"}), "the name 'A B'", "cannot be written"),
         (Image.pull("a").user("b\nc"), "has a line break", "write it"),
+        (Image.pull("a").with_layer(Author(name="b\\")), "is no rest of a line", "one line"),
         (Image.pull("a").healthcheck("a\nb"), "the line 'a\\nb'", "as a list"),
         (Image.pull("a").run("b", cache=["/c d"]), "a mount with '/c d' in it", "can be written"),
         (

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_sandbox_runtime.images.config import PATH, Step, config_of, steps
-from pytest_sandbox_runtime.specs import Copy, Image, OnBuild, Run
+from pytest_sandbox_runtime.images.config import PATH, Step, author_of, config_of, steps
+from pytest_sandbox_runtime.specs import Author, Copy, Image, OnBuild, Run
 
 ENV = f"PATH={PATH}"
 BASE: dict[str, Any] = {
@@ -134,3 +134,10 @@ def test_layers_with_files_are_told_from_those_without() -> None:
     assert not any(made.changes_files for made in steps(others.layers))
     assert step(Image().env(A="1")).run is None
     assert step(Image().env(A="1")).argv == ()
+
+
+def test_the_author_is_the_last_one_that_is_named() -> None:
+    image = Image().with_layer(Author(name="a")).with_layer(Author(name="b")).env(A="1")
+    assert author_of(image, "c") == "b"
+    assert author_of(Image().env(A="1"), "c") == "c"
+    assert "Author" not in str(config_of(image))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.specs.config_layers import (
+    Author,
     Cmd,
     Entrypoint,
     Env,
@@ -88,6 +89,11 @@ def config_of(image: Image, base: Mapping[str, Any] | None = None) -> Config:
     """Return the ``config`` object of ``image``, whose base has the configuration ``base``."""
     last = steps(image.layers, base)[-1:]
     return last[0].config if last else dict(base or {})
+
+
+def author_of(image: Image, base: str = "") -> str:
+    """Return the ``author`` of ``image``, which stands beside ``config``, and whose base has the author ``base``."""
+    return next((layer.name for layer in reversed(image.layers) if isinstance(layer, Author)), base)
 
 
 def steps(layers: Iterable[Layer], base: Mapping[str, Any] | None = None) -> list[Step]:

@@ -15,6 +15,7 @@ from pytest_sandbox_runtime.specs.sandbox import MIN_MEMORY, SPEC_FIELDS, Mount,
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.bases import Archive, Base, Debian, Dockerfile, Pull, Scratch
     from pytest_sandbox_runtime.specs.config_layers import (
+        Author,
         Cmd,
         Entrypoint,
         Env,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "bases": ("Archive", "Base", "Debian", "Dockerfile", "Pull", "Scratch"),
     "config_layers": (
+        "Author",
         "Cmd",
         "Entrypoint",
         "Env",
@@ -70,6 +72,7 @@ __all__ = [
     "Apk",
     "Apt",
     "Archive",
+    "Author",
     "Base",
     "BindMount",
     "CacheMount",

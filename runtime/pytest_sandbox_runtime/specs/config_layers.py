@@ -14,6 +14,16 @@ _REAL_TIME = re.compile(r"RTMIN(\+\d+)?|RTMAX(-\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Author:
+    """Who the image is by: in OCI's words a field beside the configuration, which MAINTAINER sets."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "the author")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Env:
     """Variables of every later step and of every command, in their order."""
 
@@ -35,12 +45,12 @@ class Workdir:
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """Who later steps and commands run as: a name or number, with or without a group behind a colon."""
+    """Who later steps and commands run as: a name or number, with or without a group behind a colon; "" is root."""
 
     user: str
 
     def __post_init__(self) -> None:
-        check_text(self.user, "the user")
+        check_text(self.user, "the user", empty=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,15 @@ def no_newline(text: str) -> str:
     return text
 
 
+def whole_line(text: str) -> str:
+    """Return ``text``; raises SpecError where it would not be read as the rest of a line."""
+    if not _is_plain_line(text):
+        raise SpecError(
+            f"{text!r} is no rest of a line", hint="one line, no spaces around it, no -- [ << and no \\ at its end"
+        )
+    return text
+
+
 def escaped(text: str) -> str:
     """Return ``text`` so that neither variables nor quotes are seen in it."""
     return re.sub(r"""([\\$"'])""", r"\\\1", text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_sandbox_runtime.errors import SpecError
 from pytest_sandbox_runtime.specs.bases import Pull, Scratch
 from pytest_sandbox_runtime.specs.config_layers import (
+    Author,
     Cmd,
     Entrypoint,
     Env,
@@ -31,6 +32,7 @@ from pytest_sandbox_runtime.specs.dockerfile_quoting import (
     path_words,
     quoted,
     step_words,
+    whole_line,
 )
 from pytest_sandbox_runtime.specs.file_layers import Copy, Download, File, Run
 from pytest_sandbox_runtime.specs.packages import Apk, Apt, Pip
@@ -263,6 +265,7 @@ def _on_build(layer: OnBuild) -> str:
 
 
 _CONFIGURATIONS: dict[type[Any], Callable[[Any], str]] = {
+    Author: lambda layer: f"MAINTAINER {whole_line(layer.name)}",
     Download: _download,
     Env: lambda layer: "ENV " + " ".join(pair(name, value) for name, value in layer.variables),
     Expose: lambda layer: "EXPOSE " + " ".join(layer.ports),

@@ -54,7 +54,8 @@ class Run:
 class Copy:
     """Files, trees and patterns of a context, or of another image, and files whose content stands here.
 
-    As in Docker: of a directory it is the content that is copied, and a target that ends with / is a directory.
+    As in Docker: of a directory it is the content that is copied; a target that ends with / is a directory, and has to
+    be one where more than one file is copied.
     ``unpack`` has archives unpacked instead of copied. ``inline`` has names and contents.
     """
 

@@ -238,6 +238,7 @@ class Image:
         """Have later layers and commands run as ``user``: "name", "name:group", or a number."""
         from pytest_sandbox_runtime.specs.config_layers import User
 
+        check_text(str(user), "the user")
         return self.with_layer(User(user=str(user)))
 
     def apt(self, *packages: str, update: bool = True, recommends: bool = False) -> Self:

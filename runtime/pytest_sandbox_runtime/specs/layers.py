@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Union
 
 from pytest_sandbox_runtime.specs.config_layers import (
+    Author,
     Cmd,
     Entrypoint,
     Env,
@@ -23,8 +24,9 @@ from pytest_sandbox_runtime.specs.packages import Apk, Apt, Pip
 
 FileLayer = Union[Run, Copy, File, Download, Apt, Pip, Apk, Workdir]  # noqa: UP007  evaluated, on 3.10 too
 ConfigLayer = Union[  # noqa: UP007
-    Env, User, Cmd, Entrypoint, Expose, Label, Healthcheck, Volume, StopSignal, Shell, OnBuild
+    Author, Env, User, Cmd, Entrypoint, Expose, Label, Healthcheck, Volume, StopSignal, Shell, OnBuild
 ]
 Layer = Union[FileLayer, ConfigLayer]  # noqa: UP007
 FILE_LAYERS = (Run, Copy, File, Download, Apt, Pip, Apk, Workdir)
-LAYERS = (*FILE_LAYERS, Env, User, Cmd, Entrypoint, Expose, Label, Healthcheck, Volume, StopSignal, Shell, OnBuild)
+CONFIG_LAYERS = (Author, Env, User, Cmd, Entrypoint, Expose, Label, Healthcheck, Volume, StopSignal, Shell, OnBuild)
+LAYERS = (*FILE_LAYERS, *CONFIG_LAYERS)

@@ -31,6 +31,7 @@ def copy_layers(
     """Return the layers that a COPY or ADD stands for; raises SpecError, ExpansionError, WordsError."""
     words, inline = _apart(instruction, variables)
     *sources, target = [expand_word(word) for word in words]
+    target = target or "."
     addresses = [source for source in sources if _is_remote(source)]
     if addresses and instruction.keyword == "COPY":
         raise WordsError(f"{addresses[0]} is no path: COPY takes files only, ADD takes addresses too")

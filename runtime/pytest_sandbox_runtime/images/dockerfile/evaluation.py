@@ -14,6 +14,7 @@ from pytest_sandbox_runtime.images.dockerfile.lexer import heredoc_of
 from pytest_sandbox_runtime.images.dockerfile.mounts import mount_of, parse_options
 from pytest_sandbox_runtime.images.dockerfile.words import WordsError
 from pytest_sandbox_runtime.specs.config_layers import (
+    Author,
     Cmd,
     Entrypoint,
     Env,
@@ -77,6 +78,7 @@ class Scope:
 def _arg(scope: Scope, instruction: Instruction) -> None:
     for word in instruction.args:
         name, equals, default = word.partition("=")
+        name = scope.expand(name)
         value = scope.around.args.get(name)
         if value is None:
             value = scope.expand(default) if equals else scope.around.globals.get(name)
@@ -98,7 +100,7 @@ def _label(scope: Scope, instruction: Instruction) -> None:
 
 
 def _maintainer(scope: Scope, instruction: Instruction) -> None:
-    scope.layers.append(Label(labels=(("maintainer", instruction.args[0]),)))
+    scope.layers.append(Author(name=instruction.args[0]))
 
 
 def _line(instruction: Instruction) -> str | tuple[str, ...]:

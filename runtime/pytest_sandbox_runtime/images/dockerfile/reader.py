@@ -16,7 +16,7 @@ from pytest_sandbox_runtime.images.dockerfile.lexer import Source, read_statemen
 from pytest_sandbox_runtime.images.dockerfile.platform import native_platform, platform_variables
 from pytest_sandbox_runtime.images.dockerfile.stages import Stages
 from pytest_sandbox_runtime.specs.bases import Dockerfile, Pull, Scratch
-from pytest_sandbox_runtime.specs.config_layers import OnBuild
+from pytest_sandbox_runtime.specs.config_layers import Cmd, Entrypoint, OnBuild
 from pytest_sandbox_runtime.specs.context import Context
 from pytest_sandbox_runtime.specs.file_layers import PROXIES
 from pytest_sandbox_runtime.specs.image import Image
@@ -81,10 +81,20 @@ def resolve(image: Image, *, base_config: ConfigOf = config_of) -> Image:
     while isinstance(image.base, Dockerfile):
         base = image.base
         below = read(base.path, base.target, dict(base.args), dict(base.contexts), base_config=base_config)
-        # As everywhere, OnBuild is for whoever starts from the image by a Dockerfile.
-        layers = [layer for layer in below.layers if not (image.layers and isinstance(layer, OnBuild))]
-        image = Image(below.base, (*layers, *image.layers))
+        image = Image(below.base, (*_inherited(below.layers, image.layers), *image.layers))
     return image
+
+
+def _inherited(layers: tuple[Layer, ...], above: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Return those of ``layers`` that count below ``above``, as if they were those of a base."""
+    if not above:
+        return layers
+    # As everywhere, OnBuild is for whoever starts from the image by a Dockerfile.
+    lost: tuple[type[Layer], ...] = (OnBuild,)
+    command = next((layer for layer in above if isinstance(layer, (Cmd, Entrypoint))), None)
+    if isinstance(command, Entrypoint):
+        lost = (OnBuild, Cmd)  # as a base's command does not fit another entrypoint
+    return tuple(layer for layer in layers if not isinstance(layer, lost))
 
 
 def _file_of(path: str) -> str:
@@ -138,9 +148,10 @@ class _Reader:
     def _set_globals(self, instruction: Instruction) -> None:
         for word in instruction.args:
             name, equals, default = word.partition("=")
-            value = self._args.get(name)
-            if value is None and equals:
-                with located(self._source.path, instruction.line, "ARG"):
+            with located(self._source.path, instruction.line, "ARG"):
+                name = self._expand(name)
+                value = self._args.get(name)
+                if value is None and equals:
                     value = self._expand(default)
             if value is not None:
                 self._globals[name] = value
