@@ -99,7 +99,7 @@ def _check_inside(item: pytest.Item, spec: SandboxSpec) -> None:
     from pytest_sandbox_runtime.errors import SpecError
 
     driving = sorted(_DRIVING & set(getattr(item, "fixturenames", ())))
-    if spec.image.path is not None:
+    if not spec.image.is_host:
         msg = f"a test runs inside a copy of this machine only, not in {spec.image}"
         raise SpecError(msg, hint="ask for the sandbox fixture, and drive the image from outside")
     if driving:

@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import struct
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -50,6 +51,27 @@ def _is_static(path: str) -> bool:
         return all(struct.unpack("<I", file.read(size)[:4]) != (PT_INTERP,) for _ in range(count))
 
 
+def _docker(name: str) -> Capability:
+    daemon, client = shutil.which("dockerd", path=PATH), _docker_client()
+    is_there = daemon is not None and client is not None
+    return Capability(name, is_there, daemon or "not installed", "sudo apt install docker.io")
+
+
+def _buildkit(name: str) -> Capability:
+    """A client that asks the daemon for BuildKit: those of today leave that to a plugin."""
+    client = _docker_client()
+    asked = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    is_there = (
+        client is not None
+        and not subprocess.run((client, "build", "--help"), env=asked, capture_output=True, check=False).returncode
+    )
+    return Capability(name, is_there, client or "not installed", "sudo apt install docker.io")
+
+
+def _docker_client() -> str | None:
+    return shutil.which("docker", path=f"/usr/bin:{PATH}")
+
+
 def _machine(*machines: str) -> Callable[[str], Capability]:
     here = platform.machine()
     return lambda name: Capability(name, here in machines, f"this is {here}")
@@ -72,6 +94,8 @@ OF_TESTS: dict[str, Callable[[str], Capability]] = {
     "redis-server": _program,
     "bwrap": _program,
     "umoci": _program,
+    "docker": _docker,
+    "docker-buildkit": _buildkit,
     "static-busybox": _static_busybox,
     "x86_64": _machine("x86_64"),
     "syscall-numbers": _machine("x86_64", "aarch64"),

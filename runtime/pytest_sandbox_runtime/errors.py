@@ -46,6 +46,17 @@ class ImageError(SandboxError):
     """An image that is none: missing, truncated, or with members that lead out of it."""
 
 
+class DockerfileError(ImageError):
+    """A Dockerfile that cannot be read: which file, which ``line`` (0 for the whole), which ``instruction``."""
+
+    def __init__(self, message: str, *, path: str, line: int = 0, instruction: str = "", hint: str = "") -> None:
+        place = f"{path}:{line}" if line else path
+        super().__init__(": ".join(part for part in (place, instruction, message) if part), hint=hint)
+        self.path = path
+        self.line = line
+        self.instruction = instruction
+
+
 class UnsupportedError(SandboxError):
     """Something that was asked for and that this host cannot do."""
 

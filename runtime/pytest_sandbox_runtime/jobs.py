@@ -94,7 +94,7 @@ class Jobs:
         return self._settings.on_disk or spec.memory is not None
 
     def _shown_mounts(self, spec: SandboxSpec) -> tuple[Mount, ...]:
-        return mounts_for(self._settings.show) if spec.image.path is None else ()
+        return mounts_for(self._settings.show) if spec.image.is_host else ()
 
     def _tree(self, spec: SandboxSpec) -> Tree:
         key = (spec.image, spec.hostname, spec.network)
@@ -106,7 +106,7 @@ class Jobs:
 
     def _make_tree(self, spec: SandboxSpec, directory: str) -> Tree:
         host_network = spec.network == "host"
-        if spec.image.path is None:
+        if spec.image.is_host:
             view = HostView(
                 hostname=spec.hostname,
                 host_network=host_network,
@@ -126,7 +126,7 @@ class Jobs:
         In a copy of the machine an ordinary user stays who they are, in a user namespace below the run's; anywhere
         else, and where they ask to be root, they are root.
         """
-        if self._privileged or spec.image.path is not None or str(spec.user) in ("root", "0"):
+        if self._privileged or not spec.image.is_host or str(spec.user) in ("root", "0"):
             return 0, 0
         return os.getuid(), os.getgid()
 

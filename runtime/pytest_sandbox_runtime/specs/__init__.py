@@ -1,0 +1,123 @@
+"""PYTEST_DONT_REWRITE. Frozen declarations: what to run, on what, within which limits. None knows whether it runs.
+
+What images are made of is loaded when first asked for: a run without declared images needs none of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_sandbox_runtime.specs.checks import parse_size
+from pytest_sandbox_runtime.specs.image import Host, Image
+from pytest_sandbox_runtime.specs.outcome import Outcome
+from pytest_sandbox_runtime.specs.sandbox import MIN_MEMORY, SPEC_FIELDS, Mount, SandboxSpec
+
+if TYPE_CHECKING:
+    from pytest_sandbox_runtime.specs.bases import Archive, Base, Debian, Dockerfile, Pull, Scratch
+    from pytest_sandbox_runtime.specs.config_layers import (
+        Author,
+        Cmd,
+        Entrypoint,
+        Env,
+        Expose,
+        Healthcheck,
+        Label,
+        OnBuild,
+        Shell,
+        StopSignal,
+        User,
+        Volume,
+        Workdir,
+    )
+    from pytest_sandbox_runtime.specs.context import Context
+    from pytest_sandbox_runtime.specs.file_layers import Copy, Download, File, Run
+    from pytest_sandbox_runtime.specs.layers import ConfigLayer, FileLayer, Layer
+    from pytest_sandbox_runtime.specs.packages import SOURCE_DATE_EPOCH, Apk, Apt, Pip
+    from pytest_sandbox_runtime.specs.run_mounts import (
+        BindMount,
+        CacheMount,
+        FileMount,
+        RunMount,
+        SecretMount,
+        TmpfsMount,
+    )
+
+_HOMES = {
+    "bases": ("Archive", "Base", "Debian", "Dockerfile", "Pull", "Scratch"),
+    "config_layers": (
+        "Author",
+        "Cmd",
+        "Entrypoint",
+        "Env",
+        "Expose",
+        "Healthcheck",
+        "Label",
+        "OnBuild",
+        "Shell",
+        "StopSignal",
+        "User",
+        "Volume",
+        "Workdir",
+    ),
+    "context": ("Context",),
+    "file_layers": ("Copy", "Download", "File", "Run"),
+    "layers": ("ConfigLayer", "FileLayer", "Layer"),
+    "packages": ("SOURCE_DATE_EPOCH", "Apk", "Apt", "Pip"),
+    "run_mounts": ("BindMount", "CacheMount", "FileMount", "RunMount", "SecretMount", "TmpfsMount"),
+}
+__all__ = [
+    "MIN_MEMORY",
+    "SOURCE_DATE_EPOCH",
+    "SPEC_FIELDS",
+    "Apk",
+    "Apt",
+    "Archive",
+    "Author",
+    "Base",
+    "BindMount",
+    "CacheMount",
+    "Cmd",
+    "ConfigLayer",
+    "Context",
+    "Copy",
+    "Debian",
+    "Dockerfile",
+    "Download",
+    "Entrypoint",
+    "Env",
+    "Expose",
+    "File",
+    "FileLayer",
+    "FileMount",
+    "Healthcheck",
+    "Host",
+    "Image",
+    "Label",
+    "Layer",
+    "Mount",
+    "OnBuild",
+    "Outcome",
+    "Pip",
+    "Pull",
+    "Run",
+    "RunMount",
+    "SandboxSpec",
+    "Scratch",
+    "SecretMount",
+    "Shell",
+    "StopSignal",
+    "TmpfsMount",
+    "User",
+    "Volume",
+    "Workdir",
+    "parse_size",
+]
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            from importlib import import_module
+
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
