@@ -174,6 +174,15 @@ def _existing(path: str) -> str:
     return path
 
 
+def _tool(program: str, use: str) -> Callable[[str], Capability]:
+    def look(name: str) -> Capability:
+        # Debian keeps daemons where an ordinary user's PATH does not lead.
+        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+        return Capability(name, available=path is not None, reason=f"{use}: {path or f'{program} is not installed'}")
+
+    return look
+
+
 def _pasta(name: str) -> Capability:
     for tool in ("pasta", "slirp4netns"):
         path = shutil.which(tool)
@@ -329,4 +338,8 @@ _ROWS: dict[str, Callable[[str], Capability]] = {
     ),
     "nft": _optional("nf_tables answers", "sudo modprobe nf_tables, or boot a kernel with CONFIG_NF_TABLES"),
     "pasta": _pasta,
+    "docker": _tool("dockerd", "not needed, but what it saves is loaded"),
+    "podman": _tool("podman", "not needed, but what it saves is loaded"),
+    "skopeo": _tool("skopeo", "not needed, but reads the store"),
+    "umoci": _tool("umoci", "not needed, but reads the store"),
 }

@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. JSON documents of images, from strangers: whatever is wrong in one is an ImageError that says where."""
+"""PYTEST_DONT_REWRITE. JSON documents from strangers: whatever is wrong in one is an ImageError that says where."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Document:
 
     def text(self, name: str, default: str | None = None) -> str:
         """Return the string ``name``; without a ``default`` it must be there."""
-        return self._checked(name, str, default)
+        return str(self._checked(name, str, default))
 
     def flag(self, name: str) -> bool:
         """Return the boolean ``name``, false where it is absent."""
-        return self._checked(name, bool, default=False)
+        return bool(self._checked(name, bool, default=False))
 
     def number(self, name: str) -> int:
         """Return the number ``name``, which must be a possible size."""

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.platforms import Platform
 
 MAX_BLOB = 64 << 30
-_MARKER = b'{"imageLayoutVersion":"1.0.0"}'
+MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 _PARTIAL = ".partial-"
 _DEPTH = 4
 _LOAD_AGAIN = "load, pull or build the image again"
 
 
 class Layout:
-    """The layout in the directory ``path``, made when first opened; ``index_lock`` is the file that guards its index."""
+    """The layout in the directory ``path``, made when first opened; the file ``index_lock`` guards its index."""
 
     def __init__(self, path: str, index_lock: str, leases: Leases) -> None:
         self.path = path
@@ -57,7 +57,7 @@ class Layout:
         self._swept = False
         with explained(path):
             os.makedirs(self._blobs, mode=0o700, exist_ok=True)
-            for name, content in (("index.json", Index().to_bytes()), ("oci-layout", _MARKER)):
+            for name, content in (("index.json", Index().to_bytes()), ("oci-layout", MARKER)):
                 if not os.path.exists(os.path.join(path, name)):
                     with contextlib.suppress(FileExistsError):
                         self._publish(content, os.path.join(path, name), replace=False)
@@ -77,7 +77,13 @@ class Layout:
         return Ingest(path, fd, lambda digest: self._keep(path, digest, lease))
 
     def add(
-        self, source: Readable, lease: Lease, *, digest: str | None = None, size: int | None = None, limit: int = MAX_BLOB
+        self,
+        source: Readable,
+        lease: Lease,
+        *,
+        digest: str | None = None,
+        size: int | None = None,
+        limit: int = MAX_BLOB,
     ) -> tuple[str, int]:
         """Store all of ``source``, checked while it is written; returns its digest and size.
 
@@ -104,20 +110,22 @@ class Layout:
     def open(self, descriptor: Descriptor) -> IO[bytes]:
         """Return the blob, to be read; raises ImageError where it is not there or has another size."""
         try:
-            file = open(self.blob_path(descriptor.digest), "rb", buffering=0)
+            fd = os.open(self.blob_path(descriptor.digest), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as error:
             raise ImageError(f"the store lacks the blob {descriptor.digest}", hint=_LOAD_AGAIN) from error
-        size = os.fstat(file.fileno()).st_size
+        size = os.fstat(fd).st_size
         if size != descriptor.size:
-            file.close()
+            os.close(fd)
             msg = f"the blob {descriptor.digest} in the store has {size} bytes, and should have {descriptor.size}"
             raise ImageError(msg, hint=_LOAD_AGAIN)
-        return file
+        return open(fd, "rb", buffering=0)
 
     def read(self, descriptor: Descriptor) -> bytes:
         """Return the content of a small blob, checked."""
         if descriptor.size > MAX_DOCUMENT:
-            raise ImageError(f"the document {descriptor.digest} has {descriptor.size} bytes, and may have {MAX_DOCUMENT}")
+            raise ImageError(
+                f"the document {descriptor.digest} has {descriptor.size} bytes, and may have {MAX_DOCUMENT}"
+            )
         with self.open(descriptor) as file:
             data = file.read(MAX_DOCUMENT + 1)
         if digest_of(data) != descriptor.digest:
@@ -196,7 +204,9 @@ class Layout:
     def manifest_of(self, descriptor: Descriptor, platform: Platform | None = None) -> tuple[Descriptor, Manifest]:
         """Return the manifest that ``descriptor`` leads to, for ``platform`` where there are several."""
         for _ in range(_DEPTH):
-            read = parse_manifest(self.read(descriptor), descriptor.media_type, what=f"the manifest {descriptor.digest}")
+            read = parse_manifest(
+                self.read(descriptor), descriptor.media_type, what=f"the manifest {descriptor.digest}"
+            )
             if isinstance(read, Manifest):
                 return descriptor, read
             descriptor = read.choose(platform).bare()
@@ -213,16 +223,24 @@ class Layout:
     def reach(self, digest: str) -> Iterator[str]:
         """Yield the digests of all blobs that ``digest`` needs, and its own, as far as they are there."""
         yield digest
-        size = self.size(digest)
-        if size is None or size > MAX_DOCUMENT:
-            return
         with contextlib.suppress(ImageError):
-            read = parse_manifest(self.read(Descriptor("", digest, size)))
+            read = self._read_any(digest)
             if isinstance(read, Manifest):
                 yield from (read.config.digest, *(layer.digest for layer in read.layers))
                 return
             for one in read.manifests:
                 yield from self.reach(one.digest)
+
+    def diff_ids_of(self, digest: str) -> tuple[str, ...]:
+        """Return the diff ids of the manifest ``digest``, none where it is something else or lacks its config."""
+        with contextlib.suppress(ImageError):
+            read = self._read_any(digest)
+            if isinstance(read, Manifest):
+                return self.config_of(read).diff_ids
+        return ()
+
+    def _read_any(self, digest: str) -> Index | Manifest:
+        return parse_manifest(self.read(Descriptor("", digest, self.size(digest) or 0)))
 
     def change(self, how: Callable[[list[Descriptor]], list[Descriptor]]) -> None:
         """Replace what the index holds by what ``how`` makes of it; others wait."""
@@ -274,7 +292,7 @@ class Ingest:
 
     def __init__(self, path: str, fd: int, keep: Callable[[str], None]) -> None:
         self._path = path
-        self._file = open(fd, "r+b", buffering=0)
+        self._fd = fd
         self._keep = keep
         self._seen = Digester()
 
@@ -284,7 +302,11 @@ class Ingest:
     def __exit__(self, *exc_info: object) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        self._file.close()
+        os.close(self._fd)
+
+    def fileno(self) -> int:
+        """Return the descriptor of what was written so far."""
+        return self._fd
 
     def write(self, data: bytes) -> None:
         """Append ``data``."""
@@ -292,7 +314,7 @@ class Ingest:
         view = memoryview(data)
         with explained(self._path):
             while view:
-                view = view[self._file.write(view) :]
+                view = view[os.write(self._fd, view) :]
 
     def commit(self, digest: str | None = None, size: int | None = None) -> tuple[str, int]:
         """Make it a blob, and return its digest and size; raises ImageError where they are not the given ones."""
@@ -303,7 +325,7 @@ class Ingest:
 
 
 def canonical_name(descriptor: Descriptor) -> str | None:
-    """Return the name of an image in the index, in full; as it is where another tool gave it one that is no reference."""
+    """Return an image's name in the index, in full; as it is where another tool gave it one that is no reference."""
     if descriptor.name is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. What is in use: leases, files that name what their holder uses and are locked for as long as it lives.
+"""PYTEST_DONT_REWRITE. What is in use: leases, files that name what their holder uses, locked for as long as it lives.
 
 One gate, flock(2), stands between using and removing: who begins to use something passes it with others, who removes
 goes through alone. So what is named in a living lease is there and stays, and a dead holder's lease is void at once.

@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. The documents that images are made of, OCI's and Docker's: read with suspicion, written canonically."""
+"""PYTEST_DONT_REWRITE. The documents of images, OCI's and Docker's: read with suspicion, written canonically."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import ImageError
-from pytest_sandbox_runtime.images.packing import GZIP, NONE, ZSTD
 from pytest_sandbox_runtime.images.digest import digest_of
 from pytest_sandbox_runtime.images.documents import Document, canonical, read_document
+from pytest_sandbox_runtime.images.packing import GZIP, NONE, ZSTD
 from pytest_sandbox_runtime.images.platforms import Platform, best
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ _COMPRESSIONS = {
 }
 _SCHEMA_1 = f"{_DOCKER}distribution.manifest.v1"
 _NEWER = "pull and push it again with a newer Docker, podman or skopeo"
+_HISTORY = ("created", "created_by", "author", "comment")
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
 
@@ -194,7 +195,9 @@ def _media_type(document: Document, said: str | None) -> str:
 def _config_of(document: Document) -> Descriptor:
     config = Descriptor.of(document.document("config"))
     if config.media_type not in CONFIG_TYPES:
-        raise document.error(f"is no image: its config is {config.media_type!r:.200}", "name an image of a root file system")
+        raise document.error(
+            f"is no image: its config is {config.media_type!r:.200}", "name an image of a root file system"
+        )
     return config
 
 
@@ -221,13 +224,12 @@ class History:
     @classmethod
     def of(cls, document: Document) -> Self:
         """Read one."""
-        words = (document.text(name, "") for name in ("created", "created_by", "author", "comment"))
-        return cls(*words, document.flag("empty_layer"))
+        created, by, author, comment = (document.text(name, "") for name in _HISTORY)
+        return cls(created, by, author, comment, document.flag("empty_layer"))
 
     def as_dict(self) -> dict[str, object]:
         """Return it as configs have it."""
-        words = ("created", "created_by", "author", "comment", "empty_layer")
-        return {name: getattr(self, name) for name in words if getattr(self, name)}
+        return {name: getattr(self, name) for name in (*_HISTORY, "empty_layer") if getattr(self, name)}
 
 
 @dataclass(frozen=True, kw_only=True)

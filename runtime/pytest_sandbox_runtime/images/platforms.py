@@ -18,10 +18,20 @@ if TYPE_CHECKING:
 _SYSTEMS = ("linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "plan9", "aix", "android", "js")
 # What uname(2) and people say, in Go's words.
 _ARCHITECTURES = {
-    **{"x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "loongarch64": ("loong64", "")},
-    **{"i386": ("386", ""), "i486": ("386", ""), "i586": ("386", ""), "i686": ("386", "")},
-    **{"armhf": ("arm", "v7"), "armel": ("arm", "v6"), "armv8l": ("arm", "v8"), "armv7l": ("arm", "v7")},
-    **{"armv6l": ("arm", "v6"), "armv5tel": ("arm", "v5")},
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "i386": ("386", ""),
+    "i486": ("386", ""),
+    "i586": ("386", ""),
+    "i686": ("386", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv8l": ("arm", "v8"),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "armv5tel": ("arm", "v5"),
+    "loongarch64": ("loong64", ""),
 }
 _IMPLIED = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 _LESS = {"amd64": ("386", ""), "arm64": ("arm", "v8")}

@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. References, read as Docker reads them: ``debian``, ``ghcr.io/a/b:tag@sha256:...``, ``[::1]:5000/x``."""
+"""PYTEST_DONT_REWRITE. References, as Docker reads them: ``debian``, ``ghcr.io/a/b:1@sha256:...``, ``[::1]:5000/x``."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Reference:
         """The repository as people write it: ``debian``, ``ghcr.io/a/b``."""
         if self.domain != DEFAULT_DOMAIN:
             return f"{self.domain}/{self.path}"
-        short = self.path[len(_OFFICIAL) :] if self.path.startswith(_OFFICIAL) else self.path
+        short = self.path.removeprefix(_OFFICIAL)
         return short if "/" not in short else self.path
 
     def with_default_tag(self) -> Self:

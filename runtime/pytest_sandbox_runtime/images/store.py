@@ -6,21 +6,18 @@ killed. What a store has given out stays until it is closed, or its process ends
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
-import stat
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.places import default_store, explained, open_private
+from pytest_sandbox_runtime.images.roots import check_root, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import Self
 
     from pytest_sandbox_runtime.images.layers import Layers
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "default_store"]
 
-_TOP = ("bin", "sbin", "usr")
 _CHUNK = 1 << 20
 # The coarsest clock of file times is a jiffy of 10 ms: a file can change twice within one and look the same.
 _SETTLED_NS = 20_000_000
@@ -119,7 +115,7 @@ class Store:
             return self.layers.unpack(self.images, descriptor, diff_id, self.lease)
 
     def add_layer_tree(self, tree: str, diff_id: str) -> str:
-        """Make the directory ``tree``, which must be on the store's file system, the layer ``diff_id``; return its place."""
+        """Make the directory ``tree``, on the store's file system, the layer ``diff_id``; return its place."""
         with explained(self.path):
             return self.layers.adopt(tree, diff_id, self.lease)
 
@@ -169,25 +165,25 @@ class Store:
         if image.path is None:
             raise ImageError(f"{image} is no archive", hint="Image.archive(path) is")
         if os.path.isdir(image.path):
-            _check_root(image.path, image.path)
+            check_root(image.path, image.path)
             return image.path
-        with explained(self.path), _opened(image.path) as fd:
+        with explained(self.path), opened(image.path) as fd:
             return self._unpacked_once(image.path, fd)
 
     def image_in(self, path: str) -> Descriptor:
-        """Return the one image in the archive ``path``, of any kind that is loaded, which is read again if it changed."""
-        from pytest_sandbox_runtime.images.archive import load
+        """Return the one image in the archive ``path``, of any kind, which is read again only if it changed."""
+        from pytest_sandbox_runtime.images.archive import read_images
 
         if os.path.isdir(path):
-            return _only(path, load(self, path))
+            return _only(path, read_images(self, path, self.lease))
         key = f"image:{os.path.abspath(path)}"
-        with _opened(path) as fd:
+        with opened(path) as fd:
             identity = _identity(fd)
             record = self.recall(key)
             if record and record.descriptor and record.notes.get("identity") == identity:
                 return record.descriptor
             began = time.time_ns()
-            descriptor = _only(path, load(self, path))
+            descriptor = _only(path, read_images(self, path, self.lease))
             _check_unchanged(path, fd, identity)
             if _is_settled(fd, began):
                 self.remember(key, descriptor=descriptor, identity=identity)
@@ -234,7 +230,7 @@ def _unpack(archive: str, fd: int, partial: str, diff_id: str | None) -> str:
             with blame(archive):
                 plain = unpacked(stream, sniff(os.pread(fd, 16, 0)))
                 diff_id = apply_measured(plain, partial, archive).digest
-    _check_root(partial, archive)
+    check_root(partial, archive)
     return diff_id
 
 
@@ -245,22 +241,6 @@ def _only(path: str, loaded: list[Any]) -> Descriptor:
         raise ImageError(f"{path} holds {len(loaded)} images, and one is needed: {names}", hint=hint)
     descriptor: Descriptor = loaded[0][1]
     return descriptor
-
-
-@contextlib.contextmanager
-def _opened(archive: str) -> Iterator[int]:
-    try:
-        # Without O_NONBLOCK a fifo would hold us for ever.
-        fd = os.open(archive, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        msg = f"cannot read the archive {archive}: {error.strerror}"
-        raise ImageError(msg, hint="check the path and that you may read it") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ImageError(f"{archive} is neither a file nor a directory", hint="name a tar or a directory")
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _identity(fd: int) -> list[int]:
@@ -284,24 +264,3 @@ def _sha256(fd: int) -> str:
 def _check_unchanged(archive: str, fd: int, identity: list[int]) -> None:
     if _identity(fd) != identity:
         raise ImageError(f"{archive} was changed while it was read", hint="run again when it is complete")
-
-
-def _check_root(root: str, named: str) -> None:
-    """Raise ImageError, about ``named``, unless ``root`` has what every root file system has."""
-    try:
-        names = os.listdir(root)
-    except OSError as error:
-        msg = f"cannot read the root file system {named}: {error.strerror}"
-        raise ImageError(msg, hint="check that you may read it") from error
-    if not set(_TOP).intersection(names):
-        found = ", ".join(sorted(names)[:5]) or "nothing"
-        msg = f"{named} holds no root file system: there is no {', '.join(_TOP)}, but {found}"
-        raise ImageError(msg, hint=_hint_for(names))
-
-
-def _hint_for(names: list[str]) -> str:
-    if "manifest.json" in names or "oci-layout" in names:
-        return "it is an image with layers, which is not read yet: make a tar of its root with docker export"
-    if len(names) == 1:
-        return f"if the root file system is in its {names[0]}, pack that directory's content, or name that directory"
-    return "pack the root directory itself, for instance: tar -C ROOT -cf root.tar ."
