@@ -120,5 +120,6 @@ def _read(path: str) -> list[str]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return file.read().decode("ascii", "replace").split()
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):  # its holder was just ending it
+            os.unlink(path)
         return []

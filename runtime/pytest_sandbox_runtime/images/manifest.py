@@ -93,13 +93,13 @@ class Descriptor:
     def as_dict(self) -> dict[str, object]:
         """Return it as documents have it."""
         more = {
-            "platform": self.platform.as_dict() if self.platform else None,
             "annotations": dict(self.annotations),
             "urls": list(self.urls),
             "artifactType": self.artifact_type,
         }
         fields = {"mediaType": self.media_type, "digest": self.digest, "size": self.size}
-        return {**fields, **{name: value for name, value in more.items() if value}}
+        platform = {} if self.platform is None else {"platform": self.platform.as_dict()}
+        return {**fields, **platform, **{name: value for name, value in more.items() if value}}
 
     def bare(self) -> Self:
         """Copy it without annotations: as others point to the same blob."""

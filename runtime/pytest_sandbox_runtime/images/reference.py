@@ -49,7 +49,7 @@ class Reference:
         domain, remainder = _split_domain(text)
         path = remainder.partition(":")[0]
         if path.lower() != path:
-            raise _error(text, f"the repository's name {path.partition('@')[0]!r} must be lower-case")
+            raise _error(text, "the repository's name must be lower-case")
         match = _REFERENCE.fullmatch(f"{domain}/{remainder}")
         if match is None:
             raise _error(text, "it is not [DOMAIN[:PORT]/]NAME[:TAG][@DIGEST]")

@@ -235,10 +235,10 @@ def _unpack(archive: str, fd: int, partial: str, diff_id: str | None) -> str:
 
 
 def _only(path: str, loaded: list[Any]) -> Descriptor:
-    if len(loaded) != 1:
-        names = ", ".join(str(reference) for reference, _ in loaded) or "none"
+    if len({descriptor.digest for _, descriptor in loaded}) != 1:
+        names = ", ".join(str(reference) for reference, _ in loaded)
         hint = "load it (pytest-sandbox load), and name the image that is meant"
-        raise ImageError(f"{path} holds {len(loaded)} images, and one is needed: {names}", hint=hint)
+        raise ImageError(f"{path} holds several images, and one is needed: {names}", hint=hint)
     descriptor: Descriptor = loaded[0][1]
     return descriptor
 
