@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -32,11 +32,11 @@ STARTS = pytest.StashKey["list[tuple[float, str, str]]"]()
 def engine_of(config: pytest.Config) -> Engine:
     """Return the run's engine, opened when it is first asked for; in a worker of xdist the controller's."""
     if ENGINE not in config.stash:
+        import pytest_sandbox_runtime as runtime
         from pytest_sandbox import workers
-        from pytest_sandbox_runtime.engine import Engine, EngineSettings
 
         settings = config.stash[SETTINGS]
-        how = EngineSettings(
+        how = runtime.EngineSettings(
             store=settings.store,
             best_effort_limits=settings.best_effort_limits,
             show=settings.show,
@@ -44,7 +44,8 @@ def engine_of(config: pytest.Config) -> Engine:
             on_disk=settings.keep != "none",
         )
         broker = config.stash.get(BROKER, None)
-        config.stash[ENGINE] = Engine.open(how) if broker is None else Engine.join(workers.ask(broker), how)
+        engine = runtime.Engine
+        config.stash[ENGINE] = engine.open(how) if broker is None else engine.join(workers.ask(broker), how)
     return config.stash[ENGINE]
 
 
@@ -63,21 +64,25 @@ def start(item: pytest.Item, spec: SandboxSpec) -> Sandbox:
     return sandbox
 
 
-def give_up(config: pytest.Config, error: SandboxError) -> None:
+def give_up(config: pytest.Config, error: SandboxError) -> NoReturn:
     """End the test with the error's own words, without a way through our internals."""
     from pytest_sandbox_runtime.errors import EngineError, UnsupportedError
 
     __tracebackhide__ = True
     if config.stash[SETTINGS].missing == "skip" and isinstance(error, (EngineError, UnsupportedError)):
-        pytest.skip(str(error))
-    pytest.fail(str(error), pytrace=False)
+        raise pytest.skip.Exception(str(error)) from None
+    raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-def keep(item: pytest.Item, sandbox: Sandbox) -> None:
-    """Keep what the sandbox has changed, if the settings say so of a test that ended as this one did."""
+def keep(item: pytest.Item, sandbox: Sandbox) -> tuple[str, str] | None:
+    """Keep what the sandbox has changed, if the settings say so of a test that ended as this one did.
+
+    Returns the user property that says where.
+    """
     wanted = item.config.stash[SETTINGS].keep
     if wanted == "all" or (wanted == "failed" and item.stash.get(FAILED, False)):
-        item.user_properties.append((KEPT, sandbox.keep()))
+        return KEPT, sandbox.keep()
+    return None
 
 
 class SandboxFactory:
@@ -102,7 +107,6 @@ def sandbox_engine(pytestconfig: pytest.Config) -> Engine:
         return engine_of(pytestconfig)
     except SandboxError as error:
         give_up(pytestconfig, error)
-        raise
 
 
 @pytest.fixture(scope="session")
@@ -117,4 +121,5 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A disposable machine for one test, as its marker declares it: started before the test, gone after it."""
     with start(request.node, marks.spec_of(request.node)) as sandbox:
         yield sandbox
-        keep(request.node, sandbox)
+        if kept := keep(request.node, sandbox):
+            request.node.user_properties.append(kept)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
+import pytest_sandbox
+import pytest_sandbox_runtime
 from pytest_sandbox.fixtures import ENGINE, KEPT, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
     import pytest
     from _pytest.terminal import TerminalReporter
+
+# Where the frames of our two packages are, and of what stands between them.
+_INTERNAL = (
+    *(folder + os.sep for folder in (*pytest_sandbox.__path__, *pytest_sandbox_runtime.__path__)),
+    contextlib.__file__,
+)
 
 
 def header(config: pytest.Config) -> str:
@@ -19,7 +29,7 @@ def header(config: pytest.Config) -> str:
     words = [f"image {settings.image}"]
     if settings.everything:
         words.insert(0, "every test inside")
-    if settings.best_effort_limits:
+    if settings.best_effort_limits and sys.platform == "linux":
         from pytest_sandbox_runtime.capabilities import limits_not_enforced
 
         refused = limits_not_enforced()
@@ -28,10 +38,28 @@ def header(config: pytest.Config) -> str:
 
 
 def add_sections(item: pytest.Item, call: pytest.CallInfo[object]) -> None:
-    """Show, in a failed phase's report, what each of the test's sandboxes did."""
+    """Show, in a failed phase's report, what each of the test's sandboxes did, and an error of ours as the user's."""
+    if call.excinfo is not None and not item.config.getoption("fulltrace"):
+        _hide_internals(call.excinfo.value)
     for sandbox in item.stash.get(STARTED, []):
         if text := sandbox.logs():
             item.add_report_section(call.when, f"log sandbox:{sandbox.name}", text)
+
+
+def _hide_internals(error: BaseException) -> None:
+    """Let an error of ours, which says itself what was wrong, end where the user's code called us."""
+    from pytest_sandbox_runtime.errors import SandboxError
+
+    if not isinstance(error, SandboxError):
+        return
+    error.__cause__, error.__suppress_context__ = None, True
+    last = step = error.__traceback__
+    while step is not None:
+        if not step.tb_frame.f_code.co_filename.startswith(_INTERNAL):
+            last = step
+        step = step.tb_next
+    if last is not None:
+        last.tb_next = None
 
 
 def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from pytest_sandbox_runtime.capabilities import missing, table
+from pytest_sandbox_runtime import require_linux
+from pytest_sandbox_runtime.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,13 @@ _COLUMNS = 100
 
 def doctor(write: Callable[[str], None]) -> int:
     """Write the table, a line at a time and without line ends; returns 1 where no sandbox can be made, else 0."""
+    try:
+        require_linux()
+    except UnsupportedError as error:
+        write(str(error))
+        return 1
+    from pytest_sandbox_runtime.capabilities import missing, table
+
     rows = table()
     for line in describe(rows):
         write(line)

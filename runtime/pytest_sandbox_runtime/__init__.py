@@ -8,6 +8,8 @@ Names are loaded when first asked for, as the supervisor imports this package to
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.changes import Change, Changes
@@ -53,6 +55,8 @@ _HOMES = {
     "specs": ("Image", "Mount", "Outcome", "SandboxSpec"),
     "terminal": ("Terminal",),
 }
+# Declarations and errors, which a suite may import on any system.
+_ANYWHERE = ("errors", "specs")
 __all__ = [
     "DEVNULL",
     "PIPE",
@@ -80,12 +84,24 @@ __all__ = [
     "StartError",
     "Terminal",
     "UnsupportedError",
+    "require_linux",
 ]
+
+
+def require_linux() -> None:
+    """Raise UnsupportedError anywhere else, where most of the engine's modules cannot even be imported."""
+    if sys.platform != "linux":
+        from pytest_sandbox_runtime.errors import UnsupportedError
+
+        msg = f"sandboxes need Linux, and this is {sys.platform}"
+        raise UnsupportedError(msg, hint="run the suite in a Linux virtual machine, or in WSL2")
 
 
 def __getattr__(name: str) -> object:
     for module, names in _HOMES.items():
         if name in names:
+            if module not in _ANYWHERE:
+                require_linux()
             from importlib import import_module
 
             return getattr(import_module(f"{__name__}.{module}"), name)

@@ -174,15 +174,6 @@ def _existing(path: str) -> str:
     return path
 
 
-def _tool(program: str, use: str) -> Callable[[str], Capability]:
-    def look(name: str) -> Capability:
-        # Debian keeps daemons where an ordinary user's PATH does not lead.
-        path = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
-        return Capability(name, available=path is not None, reason=f"{use}: {path or f'{program} is not installed'}")
-
-    return look
-
-
 def _pasta(name: str) -> Capability:
     for tool in ("pasta", "slirp4netns"):
         path = shutil.which(tool)
@@ -200,6 +191,18 @@ def _cgroup(limit: str) -> Callable[[str], Capability]:
         if place.version:
             return Capability(name, available=True, reason=f"v{place.version}: {place.controller} in {place.base}")
         return Capability(name, available=False, reason=place.reason, mend=place.hint)
+
+    return row
+
+
+def _cgroup_version(number: int) -> Callable[[str], Capability]:
+    def row(name: str) -> Capability:
+        hierarchy = find()
+        limits = [place.controller for place in map(hierarchy.place, _LIMITS) if place.version == number]
+        if limits:
+            return Capability(name, available=True, reason=f"{', '.join(limits)} can be limited by it")
+        # The other version does as well; where neither is there, the rows of the limits say what to do.
+        return Capability(name, available=False, reason=f"no limit can be set by version {number}")
 
     return row
 
@@ -331,6 +334,9 @@ _ROWS: dict[str, Callable[[str], Capability]] = {
     "cgroup-memory": _cgroup("memory"),
     "cgroup-cpu": _cgroup("cpus"),
     "cgroup-pids": _cgroup("pids"),
+    "cgroup-freezer": _cgroup("freezer"),
+    "cgroup-v1": _cgroup_version(1),
+    "cgroup-v2": _cgroup_version(2),
     "time-namespaces": _optional("clocks of its own", "boot a kernel with CONFIG_TIME_NS (Linux 5.6)"),
     "netem": _optional(
         "delay and loss can be set",
@@ -338,8 +344,4 @@ _ROWS: dict[str, Callable[[str], Capability]] = {
     ),
     "nft": _optional("nf_tables answers", "sudo modprobe nf_tables, or boot a kernel with CONFIG_NF_TABLES"),
     "pasta": _pasta,
-    "docker": _tool("dockerd", "not needed, but what it saves is loaded"),
-    "podman": _tool("podman", "not needed, but what it saves is loaded"),
-    "skopeo": _tool("skopeo", "not needed, but reads the store"),
-    "umoci": _tool("umoci", "not needed, but reads the store"),
 }

@@ -25,8 +25,8 @@ from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
 from pytest_sandbox_runtime.supervisor.messages import receive, send
-from pytest_sandbox_runtime.supervisor.removal import kept_path
-from pytest_sandbox_runtime.supervisor.server import MEMORY, SOCKET_NAME
+from pytest_sandbox_runtime.supervisor.removal import kept_path, remove_run
+from pytest_sandbox_runtime.supervisor.server import MEMORY, SOCKET_NAME, START
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -78,11 +78,6 @@ class Engine:
     def open(cls, settings: EngineSettings | None = None) -> Self:
         """Start a supervisor; raises UnsupportedError or EngineError where this host does not let it."""
         settings = settings or EngineSettings()
-        if sys.platform != "linux":
-            raise UnsupportedError(
-                f"sandboxes need Linux, and this is {sys.platform}",
-                hint="run the suite in a Linux virtual machine, or WSL2",
-            )
         store = settings.store or default_store(os.environ)
         with ExitStack() as undo:
             run = create_run(store)
@@ -92,7 +87,13 @@ class Engine:
                 supervisor = _launch(run.path, theirs.fileno(), run.lock)
             undo.callback(_await_end, supervisor)
             undo.callback(ours.close)
-            return cls(settings, store, run.path, ours, undo.pop_all())
+            try:
+                return cls(settings, store, run.path, ours, undo.pop_all())
+            except SandboxError:
+                # There is no supervisor that would do it.
+                with contextlib.suppress(OSError):
+                    remove_run(run.path)
+                raise
 
     @classmethod
     def join(cls, address: str, settings: EngineSettings) -> Self:
@@ -166,7 +167,6 @@ class Engine:
                 uid=job.uid,
                 cgroup_paths=cgroup_paths,
                 keep=lambda: self._keep(str(name)),
-                leave=self._leave,
                 last_words=lambda: _last_words(self._run),
                 namespaces=job.namespaces,
             )
@@ -190,8 +190,8 @@ class Engine:
         without: dict[str, Any] = dict.fromkeys(refused)
         return replace(spec, **without)
 
-    def _leave(self) -> None:
-        """Close everything in a fork of the engine's process, where none of it may be used or ended."""
+    def leave(self) -> None:
+        """Forget all of it in a fork of the engine's process, where none of it may be used or ended."""
         for sandbox in list(self._alive):
             sandbox.let_go()
         # Held, not run: it is for the process that this one is a fork of to wait for its supervisor.
@@ -226,7 +226,9 @@ class Engine:
         self._check_open()
         with self._lock:
             try:
-                send(self._channel, message, fds)
+                # One that has died may have said why before.
+                with contextlib.suppress(BrokenPipeError):
+                    send(self._channel, message, fds)
                 received = receive(self._channel)
             except ConnectionError:
                 received = None
@@ -302,7 +304,7 @@ def _launch(run: str, channel: int, lock: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             pass_fds=(channel, lock),
-            env={},
+            env={"LD_BIND_NOW": "1"},
         )
 
 
@@ -339,4 +341,5 @@ def _start_error(operands: list[Any], spec: SandboxSpec | None = None) -> Sandbo
     step, call, code, subject = operands
     what = f"cannot make a sandbox of {spec.image}" if spec else "cannot make a sandbox"
     said = os.strerror(code) + (f" ({call} {subject})".replace("( ", "(") if call or subject else "")
-    return StartError(f"{what}: could not {step}: {said}", hint=explain(call, code))
+    kind = EngineError if step == START else StartError
+    return kind(f"{what}: could not {step}: {said}", hint=explain(call, code))

@@ -68,11 +68,8 @@ PTRACE_TRACEME, PTRACE_CONT = 0, 7
 _syscall = bind("syscall", ctypes.c_long, *[ctypes.c_long] * 6)
 _ptrace = bind("ptrace", *[ctypes.c_long] * 4)
 
-pytestmark = [
-    pytest.mark.needs("seccomp"),
-    pytest.mark.skipif(MACHINE not in CLONE, reason="the filter has no numbers for this machine"),
-]
-only_x86_64 = pytest.mark.skipif(MACHINE != "x86_64", reason="a matter of x86_64")
+pytestmark = pytest.mark.needs("seccomp", "syscall-numbers")
+only_x86_64 = pytest.mark.needs("x86_64")
 
 
 def in_child(act: Callable[[], str]) -> str:
@@ -169,11 +166,27 @@ DENIED_BY_NAME = """
 """.split()  # noqa: SIM905  a list is thirty lines
 
 
+# What older libcs have no function for; the same numbers on every machine.
+NEW = {
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "fspick": 433,
+    "pidfd_getfd": 438,
+    "process_madvise": 440,
+    "mount_setattr": 442,
+}
+
+
 @pytest.mark.parametrize("name", DENIED_BY_NAME)
 def test_what_docker_denies_is_denied(name: str, enter: Callable[[], None]) -> None:
-    if not hasattr(ctypes.CDLL(None), name):
-        pytest.skip(f"this libc has no {name}")
-    assert confined(lambda: said_by(name, -1, -1, -1, -1, -1), enter) == "EPERM"
+    if hasattr(ctypes.CDLL(None), name):
+        said = confined(lambda: said_by(name, -1, -1, -1, -1, -1), enter)
+    else:
+        said = confined(lambda: said_by_number(NEW[name], -1, -1, -1, -1, -1), enter)
+    assert said == "EPERM"
 
 
 @pytest.mark.parametrize("name", DENIED_BY_NUMBER)
@@ -250,9 +263,9 @@ def test_x32_calls_are_refused(enter: Callable[[], None]) -> None:
 
 @only_x86_64
 def test_32_bit_calls_kill(enter: Callable[[], None]) -> None:
-    if in_child(ask_for_pid_by_32_bit_call) != "answered":
-        pytest.skip("this kernel runs no 32-bit code")
-    assert confined(ask_for_pid_by_32_bit_call, enter) == "SIGSYS"
+    # A kernel that runs no 32-bit code kills by itself.
+    unconfined = in_child(ask_for_pid_by_32_bit_call)
+    assert confined(ask_for_pid_by_32_bit_call, enter) == ("SIGSYS" if unconfined == "answered" else unconfined)
 
 
 def ask_for_pid_by_32_bit_call() -> str:

@@ -14,33 +14,36 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox_runtime.capabilities import missing
 from pytest_sandbox_runtime.engine import Engine, EngineSettings
+from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
 from pytest_sandbox_runtime.specs import SandboxSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason="no sandbox can be made here")
+pytestmark = pytest.mark.needs("overlay-on-host")
 
-MOMENTS = range(10)
+# 100 deaths: of clients, of pytests with tests inside, of supervisors and of inits.
+CLIENTS, PYTESTS, SUPERVISORS, INITS = range(32), range(8), range(30), range(30)
 GRACE = 1.0
 # How deep below the run's own namespace a process's pid namespace lies, by what it is.
 SUPERVISOR, INIT = 2, 3
 # A few sandboxes live on, with a command each, while one after the other is made and closed: it says what it does.
 CLIENT = """
 import os, sys
+from pytest_sandbox_runtime.capabilities import limits_not_enforced
 from pytest_sandbox_runtime.engine import Engine, EngineSettings
 from pytest_sandbox_runtime.specs import SandboxSpec
 
-engine = Engine.open(EngineSettings(store=os.environ["STORE"]))
+spec = SandboxSpec(pids=None if "pids" in limits_not_enforced() else 50)
+engine = Engine.open(EngineSettings(store=os.environ["PYTEST_SANDBOX_HOME"]))
 print("opened", flush=True)
 kept = []
 for number in range(100_000):
     print("creating", flush=True)
     try:
-        sandbox = engine.create(SandboxSpec())
+        sandbox = engine.create(spec)
         running = sandbox.popen(["sleep", "1000"])
     except Exception:
         # Its supervisor or init was killed: it stays alive, so that nothing else ends because of it.
@@ -54,6 +57,37 @@ for number in range(100_000):
         running.close()
         sandbox.close()
 """
+SUITE = """
+import subprocess, time
+import pytest
+
+kept = []
+
+def test_beside(sandbox_factory):
+    kept.append(sandbox_factory().popen(["sleep", "1000"]))
+
+@pytest.mark.sandbox
+@pytest.mark.parametrize("turn", range(1000))
+def test_inside(turn):
+    subprocess.Popen(["sleep", "1000"])
+    print("inside", flush=True)
+"""
+
+
+@pytest.fixture(autouse=True)
+def reaper() -> Iterator[None]:
+    """Be to orphans what PID 1 is: a pid namespace lasts until all in it are reaped, and some PID 1s take seconds."""
+
+    def reap(*_: object) -> None:
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0] != 0:
+                pass
+
+    before = signal.signal(signal.SIGCHLD, reap)
+    prctl(Prctl.SET_CHILD_SUBREAPER, 1)
+    yield
+    prctl(Prctl.SET_CHILD_SUBREAPER, 0)
+    signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.fixture
@@ -61,23 +95,108 @@ def store(tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def launch(command: list[str], store: Path) -> subprocess.Popen[bytes]:
+    # Its packages come from where this process has them.
+    path = os.pathsep.join(path for path in sys.path if path)
+    env = {**os.environ, "PYTEST_SANDBOX_HOME": str(store), "PYTHONPATH": path}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, bufsize=0)
+
+
 @pytest.fixture
 def client(store: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process with an engine that never stops making sandboxes."""
-    # Its packages come from where this process has them.
-    env = {**os.environ, "STORE": str(store), "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-c", CLIENT]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, bufsize=0) as process:
+    with launch([sys.executable, "-c", CLIENT], store) as process:
         try:
             yield process
         finally:
             process.kill()
 
 
+@pytest.fixture
+def suite(store: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A pytest that never stops running tests inside, with a sandbox beside them."""
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    options = ["-s", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    with launch([sys.executable, "-m", "pytest", *options, str(tmp_path / "test_suite.py")], store) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+class Traces:
+    """What a run may leave besides processes and directories: what the host has of it, before and after."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._before = host_mounts(), network_devices()
+        self._runs: set[str] = set()
+        self._held: set[tuple[int, str]] = set()
+
+    def note(self, pids: Collection[int], others: Iterable[int] = ()) -> None:
+        """Remember what ``pids``, about to die, have, and who on this host holds what only they are in: namespaces."""
+        self._runs |= set(os.listdir(self._store / "runs")) if (self._store / "runs").exists() else set()
+        namespaces = set().union(*map(namespaces_of, pids)).difference(*map(namespaces_of, (os.getpid(), *others)))
+        held = {(pid, link) for pid in all_pids() for link in namespaces_of(pid) & namespaces}
+        # Who has died meanwhile has left its numbers to others.
+        still = set().union(*map(namespaces_of, pids))
+        self._held |= {(pid, link) for pid, link in held if link in still}
+
+    def groups(self) -> list[str]:
+        """Return the directories of the run's control groups."""
+        folders = (folder for folder, _, _ in os.walk("/sys/fs/cgroup"))
+        return [folder for folder in folders if any(run in folder for run in self._runs)]
+
+    def assert_none(self) -> None:
+        """Fail where the host has anything of the run, but for groups."""
+        mounts, devices = self._before
+        assert host_mounts() - mounts == set()
+        assert network_devices() - devices == set()
+        # The kernel gives the number of a namespace that is gone to the next: only who held it says whose it is.
+        assert {(pid, link) for pid, _ in self._held for link in namespaces_of(pid)} & self._held == set()
+
+
+def host_mounts() -> set[str]:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        return set(file)
+
+
+def all_pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def network_devices() -> set[str]:
+    return set(os.listdir("/sys/class/net"))
+
+
+def members_of(group: str) -> list[str]:
+    with open(f"{group}/cgroup.procs", encoding="ascii") as file:
+        return file.read().split()
+
+
+def namespaces_of(pid: int) -> set[str]:
+    """Return the namespaces that ``pid`` is in or holds open."""
+    found = set()
+    with suppress(OSError):  # it may be gone, or another user's
+        os.readlink(f"/proc/{pid}/ns/mnt")  # not to be had of a zombie, which has let go of all but its number
+        for folder in (f"/proc/{pid}/ns", f"/proc/{pid}/fd"):
+            # What the next child will be in is in flux while a supervisor forks.
+            for name in (name for name in os.listdir(folder) if not name.endswith("_for_children")):
+                with suppress(OSError):
+                    found.add(os.readlink(f"{folder}/{name}"))
+    kinds = ("mnt:[", "pid:[", "net:[", "uts:[", "ipc:[", "user:[", "cgroup:[", "time:[")
+    return {link for link in found if link.startswith(kinds)}
+
+
 def read_words(client: subprocess.Popen[bytes], count: int) -> None:
     assert client.stdout is not None
     for _ in range(count):
         assert client.stdout.readline()
+
+
+def read_to(client: subprocess.Popen[bytes], word: bytes) -> None:
+    assert client.stdout is not None
+    assert any(word in line for line in client.stdout), "it ended before it said so"
 
 
 def reach_a_moment(client: subprocess.Popen[bytes], chance: random.Random, *, at_least: int) -> None:
@@ -93,10 +212,10 @@ def reach_a_moment(client: subprocess.Popen[bytes], chance: random.Random, *, at
 def processes_of(store: Path) -> dict[int, int]:
     """Return the processes of the runs in ``store``, and how many pid namespaces deep each is."""
     found = {}
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+    for pid in all_pids():
         try:
             with open(f"/proc/{pid}/cmdline", "rb") as file:
-                is_ours = os.fsencode(store) in file.read()
+                is_ours = os.fsencode(store.parent) in file.read()
             with open(f"/proc/{pid}/status", encoding="utf-8") as file:
                 depth = next(len(line.split()) - 1 for line in file if line.startswith("NSpid:"))
         except (FileNotFoundError, ProcessLookupError):
@@ -159,50 +278,71 @@ def assert_all_end(store: Path, known: list[int]) -> None:
         assert in_time, f"still alive: {born}"
 
 
-def assert_next_run_tidies(store: Path) -> None:
+def assert_next_run_tidies(store: Path, traces: Traces) -> None:
     with Engine.open(EngineSettings(store=str(store))) as engine, engine.create(SandboxSpec()) as sandbox:
         assert sandbox.run(["true"]).returncode == 0
     assert os.listdir(store / "runs") == []
+    assert traces.groups() == []
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+def assert_nothing_outlives(victim: int, run: int, store: Path, traces: Traces) -> None:
+    """Kill ``victim``; all below ``run`` must end, with all that the kernel has of it."""
+    with ExitStack() as undo:
+        members = below(run)
+        traces.note(members)
+        known = open_pidfds(members if victim == run else members - {run}, undo)
+        os.kill(victim, signal.SIGKILL)
+        assert_all_end(store, known)
+    traces.assert_none()
+
+
+@pytest.mark.parametrize("moment", CLIENTS)
 def test_nothing_outlives_a_killed_client(client: subprocess.Popen[bytes], store: Path, moment: int) -> None:
+    traces = Traces(store)
     # From the very start on, with or without a supervisor.
     reach_a_moment(client, random.Random(moment), at_least=0)
-    with ExitStack() as undo:
-        known = open_pidfds(below(client.pid), undo)
-        client.kill()
-        assert_all_end(store, known)
-    assert_next_run_tidies(store)
+    assert_nothing_outlives(client.pid, client.pid, store, traces)
+    assert traces.groups() == []
+    assert_next_run_tidies(store, traces)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", PYTESTS)
+def test_nothing_outlives_a_killed_pytest(suite: subprocess.Popen[bytes], store: Path, moment: int) -> None:
+    traces = Traces(store)
+    read_to(suite, b"inside")
+    reach_a_moment(suite, random.Random(300 + moment), at_least=0)
+    assert_nothing_outlives(suite.pid, suite.pid, store, traces)
+    assert_next_run_tidies(store, traces)
+
+
+@pytest.mark.parametrize("moment", SUPERVISORS)
 def test_nothing_outlives_a_killed_supervisor(client: subprocess.Popen[bytes], store: Path, moment: int) -> None:
-    chance = random.Random(100 + moment)
+    traces, chance = Traces(store), random.Random(100 + moment)
     reach_a_moment(client, chance, at_least=1)
-    with ExitStack() as undo:
-        # The launcher and the supervisor, the eldest: younger ones of that depth are forks that remove directories.
-        supervisors = sorted(pid for pid, depth in processes_of(store).items() if depth <= SUPERVISOR)[:2]
-        known = open_pidfds(below(client.pid) - {client.pid}, undo)
-        os.kill(chance.choice(supervisors), signal.SIGKILL)
-        assert_all_end(store, known)
+    # The launcher and the supervisor, the eldest: younger ones of that depth are forks that remove directories.
+    supervisors = sorted(pid for pid, depth in processes_of(store).items() if depth <= SUPERVISOR)[:2]
+    assert_nothing_outlives(chance.choice(supervisors), client.pid, store, traces)
     assert client.poll() is None
+    # They wait for the next run, and hold nobody.
+    assert all(members_of(group) == [] for group in traces.groups())
     client.kill()
-    assert_next_run_tidies(store)
+    assert_next_run_tidies(store, traces)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", INITS)
 def test_nothing_outlives_a_killed_init(client: subprocess.Popen[bytes], store: Path, moment: int) -> None:
-    chance = random.Random(200 + moment)
+    traces, chance = Traces(store), random.Random(200 + moment)
     reach_a_moment(client, chance, at_least=9)
+    inits = sorted(pid for pid, depth in processes_of(store).items() if depth == INIT)
+    victim = chance.choice(inits)
     with ExitStack() as undo:
-        inits = sorted(pid for pid, depth in processes_of(store).items() if depth == INIT)
-        victim = chance.choice(inits)
         in_it = open_pidfds(below(victim), undo)
+        # One that has just been forked is still in its supervisor's.
+        traces.note(below(victim), below(client.pid) - below(victim))
         with suppress(ProcessLookupError):  # its client may have been quicker
             os.kill(victim, signal.SIGKILL)
         assert wait_for_ends(in_it, GRACE)
-        known = open_pidfds(below(client.pid), undo)
-        client.kill()
-        assert_all_end(store, known)
-    assert_next_run_tidies(store)
+    traces.assert_none()
+    assert_nothing_outlives(client.pid, client.pid, store, traces)
+    assert traces.groups() == []
+    assert_next_run_tidies(store, traces)

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import traceback
 from contextlib import ExitStack
 from pathlib import Path
@@ -86,7 +87,9 @@ def config_of(*layers: bytes, **fields: Any) -> bytes:
     ).to_bytes()
 
 
-def oci_files(*layers: bytes, packing: str = "none", names: tuple[str | None, ...] = (NAME,), **fields: Any) -> dict[str, bytes]:
+def oci_files(
+    *layers: bytes, packing: str = "none", names: tuple[str | None, ...] = (NAME,), **fields: Any
+) -> dict[str, bytes]:
     """Return the files of a layout with one image."""
     blobs = [pack(layer, packing) for layer in layers]
     config = config_of(*layers, **fields)
@@ -134,7 +137,11 @@ def files_of(store: Store, image: Descriptor) -> dict[str, bytes]:
 def is_empty(store: Store) -> bool:
     places = ("layers", "builds", "images/blobs/sha256")
     hidden = [name for name in os.listdir(f"{store.path}/images") if name.startswith(".")]
-    return not store.images.index().manifests and not hidden and not any(os.listdir(f"{store.path}/{one}") for one in places)
+    return (
+        not store.images.index().manifests
+        and not hidden
+        and not any(os.listdir(f"{store.path}/{one}") for one in places)
+    )
 
 
 def child_of(action: Callable[[], object]) -> int:
@@ -170,7 +177,7 @@ def test_an_oci_archive_is_loaded_however_it_is_packed(store: Store, tmp_path: P
     assert str(reference) == NAME
     assert set(files_of(store, image)) == {"bin/sh", "etc/motd", "etc/issue", "usr/big"}
     assert store.images.resolve(Reference.parse("tiny:1")) is not None
-    assert {one for one in store.layers.all()} == {digest_of(BASE), digest_of(TOP)}
+    assert set(store.layers.all()) == {digest_of(BASE), digest_of(TOP)}
 
 
 def test_a_layouts_directory_is_loaded(store: Store, tmp_path: Path) -> None:
@@ -184,7 +191,9 @@ def test_a_layouts_directory_is_loaded(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("outer", PACKINGS)
-def test_a_docker_archive_is_loaded_and_its_layers_kept_plain(store: Store, tmp_path: Path, packing: str, outer: str) -> None:
+def test_a_docker_archive_is_loaded_and_its_layers_kept_plain(
+    store: Store, tmp_path: Path, packing: str, outer: str
+) -> None:
     data = pack(tar_of(docker_files(BASE, TOP, packing=packing)), outer)
     ((reference, image),) = load(store, write(tmp_path / "image.tar", data))
     assert str(reference) == NAME
@@ -196,7 +205,11 @@ def test_a_docker_archive_is_loaded_and_its_layers_kept_plain(store: Store, tmp_
 
 def test_newer_dockers_archives_have_blobs_and_links(store: Store, tmp_path: Path) -> None:
     config, digest = config_of(BASE), hex_of(digest_of(BASE))
-    entry = {"Config": f"blobs/sha256/{hex_of(digest_of(config))}", "RepoTags": None, "Layers": ["1" * 64 + "/layer.tar"]}
+    entry = {
+        "Config": f"blobs/sha256/{hex_of(digest_of(config))}",
+        "RepoTags": None,
+        "Layers": ["1" * 64 + "/layer.tar"],
+    }
     files: dict[str, bytes | str] = {
         entry["Config"]: config,  # type: ignore[dict-item]
         f"blobs/sha256/{digest}": BASE,
@@ -261,13 +274,20 @@ def test_of_several_platforms_one_is_loaded(store: Store, tmp_path: Path) -> Non
     path = write(tmp_path / "image.tar", tar_of(files))
     ((_, image),) = load(store, path, platform=Platform.parse("linux/s390x"))
     assert image.digest == entries[1]["digest"]
-    with pytest.raises(ImageError, match="the image is not for linux/riscv64, but for linux/arm64, linux/s390x, unknown"):
+    with pytest.raises(
+        ImageError, match="the image is not for linux/riscv64, but for linux/arm64, linux/s390x, unknown"
+    ):
         load(store, path, platform=Platform.parse("linux/riscv64"))
 
 
 @pytest.mark.parametrize(
     ("given_name", "expected"),
-    [("latest", None), ("debian:12", "docker.io/library/debian:12"), ("ghcr.io/a/b", "ghcr.io/a/b"), ("No: Name", None)],
+    [
+        ("latest", None),
+        ("debian:12", "docker.io/library/debian:12"),
+        ("ghcr.io/a/b", "ghcr.io/a/b"),
+        ("No: Name", None),
+    ],
 )
 def test_a_word_alone_is_a_tag_and_no_name(store: Store, tmp_path: Path, given_name: str, expected: str | None) -> None:
     ((reference, _),) = load(store, write(tmp_path / "image.tar", tar_of(oci_files(BASE, names=(given_name,)))))
@@ -294,7 +314,9 @@ def test_of_several_images_none_is_the_one(store: Store, tmp_path: Path) -> None
     one, two = docker_files(BASE, tags=["a:1"]), docker_files(TOP, tags=["b:1"])
     entries = json.loads(one["manifest.json"]) + json.loads(two["manifest.json"])
     path = write(tmp_path / "image.tar", tar_of({**one, **two, "manifest.json": json.dumps(entries).encode()}))
-    with pytest.raises(ImageError, match="holds several images, and one is needed: docker.io/library/a:1, docker.io/library/b:1"):
+    with pytest.raises(
+        ImageError, match="holds several images, and one is needed: docker.io/library/a:1, docker.io/library/b:1"
+    ):
         store.image_in(path)
 
 
@@ -360,7 +382,9 @@ def test_a_layer_whose_content_is_not_what_its_config_says_is_refused(store: Sto
     forged = oci_files(TOP, packing="gzip", names=(NAME,))
     config = config_of(BASE)
     (layer,) = [name for name, content in forged.items() if content == pack(TOP, "gzip")]
-    manifest = Manifest(Descriptor.to(OCI_CONFIG, config), (Descriptor.to(layer_type("gzip"), forged[layer]),)).to_bytes()
+    manifest = Manifest(
+        Descriptor.to(OCI_CONFIG, config), (Descriptor.to(layer_type("gzip"), forged[layer]),)
+    ).to_bytes()
     index = Index((Descriptor.to(OCI_MANIFEST, manifest).named(NAME),)).to_bytes()
     files |= {layer: forged[layer], f"blobs/sha256/{hex_of(digest_of(manifest))}": manifest, "index.json": index}
     error = refusal(store, write(tmp_path / "image.tar", tar_of(files)))
@@ -433,11 +457,12 @@ def test_a_changed_archive_is_loaded_or_an_image_error(
     path = write(tmp_path / "image.tar", bytes(data[:cut]))
     shutil.rmtree(tmp_path / "fuzzed", ignore_errors=True)
     with Store(str(tmp_path / "fuzzed")) as store:
+        message = ""
         try:
             load(store, path)
         except ImageError as error:
-            assert path in error.message
-            assert is_empty(store)
+            message = error.message
+        assert not message or (path in message and is_empty(store))
         for digest in store.images.digests():
             assert digest_of(Path(store.images.blob_path(digest)).read_bytes()) == digest
 
@@ -542,7 +567,9 @@ def test_memory_does_not_grow_with_the_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compression", PACKINGS)
 @pytest.mark.parametrize("form", ["oci", "docker"])
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_what_is_saved_is_loaded_as_the_same(store: Store, tmp_path: Path, form: str, compression: str, packing: str) -> None:
+def test_what_is_saved_is_loaded_as_the_same(
+    store: Store, tmp_path: Path, form: str, compression: str, packing: str
+) -> None:
     load(store, write(tmp_path / "image.tar", tar_of(oci_files(BASE, TOP, packing=packing))))
     image = store.images.index().manifests[0].bare()
     target = str(tmp_path / "saved.tar")
@@ -604,7 +631,15 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
         notice.settimeout(60)
         log = undo.enter_context(open(where / "log", "wb"))
         daemon = subprocess.Popen(
-            ["dockerd", "--host", f"unix://{where}/sock", *places, "--bridge=none", "--iptables=false", "--ip6tables=false"],
+            [
+                "dockerd",
+                "--host",
+                f"unix://{where}/sock",
+                *places,
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+            ],
             env={**os.environ, "PATH": path, "NOTIFY_SOCKET": str(where / "notice")},
             stdout=log,
             stderr=log,
@@ -617,9 +652,10 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def podman(tmp_path: Path) -> list[str]:
+def podman(tmp_path: Path) -> Iterator[list[str]]:
     """The command line of a podman with a storage of its own."""
-    return ["podman", "--root", f"{tmp_path}/podman", "--runroot", f"{tmp_path}/podman-run", "--storage-driver", "vfs"]
+    with tempfile.TemporaryDirectory(prefix="podman-") as run_root:  # which may not be longer than 50 characters
+        yield ["podman", "--root", f"{tmp_path}/podman", "--runroot", run_root, "--storage-driver", "vfs"]
 
 
 def run(*argv: str) -> str:
@@ -636,7 +672,9 @@ def image(store: Store, tmp_path: Path) -> Descriptor:
 
 @pytest.mark.needs("docker", "root")
 @pytest.mark.parametrize("compression", ["none", "gzip"])
-def test_docker_loads_what_is_saved(docker: list[str], store: Store, tmp_path: Path, image: Descriptor, compression: str) -> None:
+def test_docker_loads_what_is_saved(
+    docker: list[str], store: Store, tmp_path: Path, image: Descriptor, compression: str
+) -> None:
     target = str(tmp_path / "saved.tar")
     save(store.images, [(Reference.parse(NAME), image)], target, format="docker", compression=compression)
     assert "Loaded image: tiny:1" in run(*docker, "load", "-i", target)
@@ -659,7 +697,9 @@ def test_what_docker_saves_is_loaded(docker: list[str], store: Store, tmp_path: 
 
 
 @pytest.mark.needs("podman", "root")
-@pytest.mark.parametrize(("form", "compression"), [("oci", "none"), ("oci", "zstd"), ("docker", "none"), ("docker", "gzip")])
+@pytest.mark.parametrize(
+    ("form", "compression"), [("oci", "none"), ("oci", "zstd"), ("docker", "none"), ("docker", "gzip")]
+)
 def test_podman_loads_what_is_saved(
     podman: list[str], store: Store, tmp_path: Path, image: Descriptor, form: str, compression: str
 ) -> None:

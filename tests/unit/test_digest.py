@@ -43,7 +43,15 @@ def test_anything_else_is_none(text: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [EMPTY.upper(), EMPTY[:-1], EMPTY + "0", EMPTY.replace(":", ""), EMPTY.replace("e3", "E3"), " " + EMPTY, "sha256:" + "g" * 64],
+    [
+        EMPTY.upper(),
+        EMPTY[:-1],
+        EMPTY + "0",
+        EMPTY.replace(":", ""),
+        EMPTY.replace("e3", "E3"),
+        " " + EMPTY,
+        "sha256:" + "g" * 64,
+    ],
 )
 def test_what_is_nearly_a_digest_is_none(text: str) -> None:
     with pytest.raises(ImageError, match="it is not sha256: and 64 of 0-9 and a-f"):
@@ -93,7 +101,9 @@ def test_a_wrong_size_or_digest_is_told_with_both() -> None:
     digester.update(b"abc")
     with pytest.raises(ImageError, match="the blob has 3 bytes, and should have 4"):
         digester.check(None, 4, "the blob")
-    with pytest.raises(ImageError, match=f"the blob has the digest {digest_of(b'abc')}, and should have {EMPTY}") as caught:
+    with pytest.raises(
+        ImageError, match=f"the blob has the digest {digest_of(b'abc')}, and should have {EMPTY}"
+    ) as caught:
         digester.check(EMPTY, 3, "the blob")
     assert "fetch or make it again" in caught.value.hint
 

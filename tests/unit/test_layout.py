@@ -215,7 +215,10 @@ def test_what_is_not_there_gets_no_name(layout: Layout, lease: Lease) -> None:
 def test_of_several_platforms_the_named_one_is_found(layout: Layout, lease: Lease) -> None:
     found = [add_image(layout, lease, platform=one) for one in ("linux/arm64", "linux/s390x")]
     platforms = [Platform.parse(one) for one in ("linux/arm64", "linux/s390x")]
-    entries = tuple(Descriptor(one.media_type, one.digest, one.size, platform) for one, platform in zip(found, platforms, strict=True))
+    entries = tuple(
+        Descriptor(one.media_type, one.digest, one.size, platform)
+        for one, platform in zip(found, platforms, strict=True)
+    )
     index = Index(entries)
     inner = layout.add_bytes(index.to_bytes(), index.media_type, lease)
     outer = layout.add_bytes(Index((inner,)).to_bytes(), index.media_type, lease)
@@ -268,7 +271,9 @@ def test_many_processes_give_names_at_once(layout: Layout, lease: Lease) -> None
 
     children = [child_of(lambda number=number: work(number)) for number in range(4)]  # type: ignore[misc]
     assert [end_of(child) for child in children] == [0] * 4
-    assert sorted(map(str, names(layout))) == [f"docker.io/library/n{number}:{turn}" for number in range(4) for turn in range(5)]
+    assert sorted(map(str, names(layout))) == [
+        f"docker.io/library/n{number}:{turn}" for number in range(4) for turn in range(5)
+    ]
     assert remains(layout) == []
 
 

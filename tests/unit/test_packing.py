@@ -53,11 +53,13 @@ def test_what_is_cut_or_changed_is_an_image_error_or_the_same(kind: str, data: s
         del whole[cut:]
     elif cut < len(whole):
         whole[cut] ^= data.draw(st.integers(1, 255))
+    message = "it is truncated or corrupt: "
     try:
         with blame("it"):
             unpacked(io.BytesIO(whole), kind).read()
     except ImageError as error:
-        assert error.message.startswith("it is truncated or corrupt: ")
+        message = error.message
+    assert message.startswith("it is truncated or corrupt: ")
 
 
 def test_an_error_of_the_disk_is_not_blamed_on_the_data() -> None:

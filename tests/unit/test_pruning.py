@@ -15,7 +15,14 @@ import pytest
 
 from pytest_sandbox_runtime.images.digest import digest_of, hex_of
 from pytest_sandbox_runtime.images.leases import Leases
-from pytest_sandbox_runtime.images.manifest import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, Descriptor, ImageConfig, Manifest
+from pytest_sandbox_runtime.images.manifest import (
+    OCI_CONFIG,
+    OCI_LAYER,
+    OCI_MANIFEST,
+    Descriptor,
+    ImageConfig,
+    Manifest,
+)
 from pytest_sandbox_runtime.images.pruning import collect, disk_usage, prune
 from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.store import Store
@@ -305,7 +312,7 @@ def test_two_prune_while_two_add_and_nobody_loses_anything(path: str) -> None:
                 assert [store.images.read(manifest.config) for _ in range(2)]
 
     def sweep() -> None:
-        os.set_blocking(stop[0], False)  # noqa: FBT003
+        os.set_blocking(stop[0], False)
         while True:
             try:
                 os.read(stop[0], 1)

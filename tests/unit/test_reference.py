@@ -119,10 +119,43 @@ def by_us(text: str) -> tuple[str, str] | None:
 
 PART = st.text("ab09._-", min_size=1, max_size=6)
 DOMAIN = st.sampled_from(
-    ["", "docker.io/", "index.docker.io/", "localhost/", "localhost:5/", "x.io/", "X/", "[::1]/", "[::1]:5/", "[zz]/", "x:y/", "library/", "1.2.3.4:5/", "a-.io/"]
+    [
+        "",
+        "docker.io/",
+        "index.docker.io/",
+        "localhost/",
+        "localhost:5/",
+        "x.io/",
+        "X/",
+        "[::1]/",
+        "[::1]:5/",
+        "[zz]/",
+        "x:y/",
+        "library/",
+        "1.2.3.4:5/",
+        "a-.io/",
+    ]
 )
-SUFFIX = st.sampled_from(["", ":t", ":T.1-_", ":", "@" + DIGEST, ":t@" + DIGEST, "@sha256:00", "@sha512:" + "0" * 128, "@" + DIGEST.upper(), ":a:b"])
-NEAR = st.builds(lambda domain, parts, suffix: domain + "/".join(parts) + suffix, DOMAIN, st.lists(PART, min_size=1, max_size=3), SUFFIX)
+SUFFIX = st.sampled_from(
+    [
+        "",
+        ":t",
+        ":T.1-_",
+        ":",
+        "@" + DIGEST,
+        ":t@" + DIGEST,
+        "@sha256:00",
+        "@sha512:" + "0" * 128,
+        "@" + DIGEST.upper(),
+        ":a:b",
+    ]
+)
+NEAR = st.builds(
+    lambda domain, parts, suffix: domain + "/".join(parts) + suffix,
+    DOMAIN,
+    st.lists(PART, min_size=1, max_size=3),
+    SUFFIX,
+)
 
 
 @given(st.one_of(NEAR, st.text("abAB01:/@._-[]%", max_size=20), st.text(max_size=10)))

@@ -91,6 +91,7 @@ def collect(store: Store, *, unused_since: float | None = None, only: Iterable[s
 
     A layer whose blob is not there stays as long as something leads to it.
     """
+    images = store.images  # to make one, others have to be let through the gate
     with store.leases.alone():
         pins = store.leases.in_use()
         needed, again = _mark(store, pins)
@@ -98,10 +99,10 @@ def collect(store: Store, *, unused_since: float | None = None, only: Iterable[s
         stale = ((stale | set(only)) & again) - pins
         layers = [one for one in store.layers.all() if one not in needed or one in stale]
         trash = [*store.layers.trash(), *store.layers.discard(layers)]
-        blobs = [one for one in store.images.digests() if one not in needed]
-        freed = sum(store.images.size(one) or 0 for one in blobs)
+        blobs = [one for one in images.digests() if one not in needed]
+        freed = sum(images.size(one) or 0 for one in blobs)
         for one in blobs:
-            store.images.delete(one)
+            images.delete(one)
     for path in trash:
         freed += tree_size(path)
         # Another one may be at it as well.

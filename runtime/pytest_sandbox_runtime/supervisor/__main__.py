@@ -21,7 +21,7 @@ from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
 from pytest_sandbox_runtime.supervisor.identities import map_identities
 from pytest_sandbox_runtime.supervisor.messages import send
-from pytest_sandbox_runtime.supervisor.server import Supervisor
+from pytest_sandbox_runtime.supervisor.server import START, Supervisor
 
 
 def main() -> int:
@@ -42,7 +42,7 @@ def main() -> int:
         pid = os.fork()
     except OSError as error:
         call = error.call if isinstance(error, SyscallError) else ""
-        send(channel, ("failed", "start the supervisor", call, error.errno or 0, str(error.filename or "")))
+        send(channel, ("failed", START, call, error.errno or 0, str(error.filename or "")))
         return 1
     if pid == 0:
         prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)

@@ -52,13 +52,21 @@ def _send_large(channel: socket.socket, packet: bytes, fds: tuple[int, ...]) -> 
 
 def receive(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | None:
     """Return the next message and the descriptors that came with it (close-on-exec), or None at end of file."""
-    packet, ancillary, _, _ = channel.recvmsg(_INLINE, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)
+    try:
+        packet, ancillary = _receive_packet(channel)
+    except ConnectionResetError:
+        # Said once, of a peer that died with something unread; its last words are still there.
+        packet, ancillary = _receive_packet(channel)
     fds = [fd for level, kind, data in ancillary if kind == socket.SCM_RIGHTS for fd in _unpack(data)]
     if packet.startswith(_HEADER):
         packet = _read_all(fds.pop(0))
     if not packet:
         return None
     return marshal.loads(packet), fds
+
+
+def _receive_packet(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    return channel.recvmsg(_INLINE, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)[:2]
 
 
 def _unpack(data: bytes) -> tuple[int, ...]:

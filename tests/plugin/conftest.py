@@ -1,0 +1,35 @@
+"""A pytest of its own for each suite, whose store holds nothing of its runs when it has ended."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    Run = Callable[..., pytest.RunResult]
+
+
+@pytest.fixture
+def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """The directory of the store that holds one more for each run, as long as the run lasts."""
+    monkeypatch.setenv("PYTEST_SANDBOX_HOME", str(tmp_path / "store"))
+    for name in ("PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_SANDBOX_IMAGE", "PYTEST_SANDBOX_MISSING"):
+        monkeypatch.delenv(name, raising=False)
+    directory = tmp_path / "store" / "runs"
+    yield directory
+    assert not directory.exists() or list(directory.iterdir()) == []
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, runs: Path) -> Run:
+    """Write a suite, where one is given, and run pytest on it in a process of its own."""
+
+    def run_suite(source: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(source)
+        return pytester.runpytest_subprocess(*options)
+
+    return run_suite
