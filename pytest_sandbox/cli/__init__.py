@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from pytest_sandbox.cli.images import add_commands
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -46,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name == "run":
             command.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
+    add_commands(commands)
     return parser
 
 

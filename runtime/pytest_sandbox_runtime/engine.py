@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import select
@@ -30,6 +31,7 @@ from pytest_sandbox_runtime.supervisor.server import MEMORY, SOCKET_NAME, START
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import SandboxSpec
 
@@ -127,6 +129,14 @@ class Engine:
         undo, self._undo = self._undo, None
         if undo is not None:
             undo.close()
+            self.store.close()
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """The images in this engine's store: to load, save, list, tag, inspect and remove."""
+        from pytest_sandbox_runtime.images.images import Images
+
+        return Images(self.store)
 
     def listen(self) -> str:
         """Let other processes of this user join; returns the address for Engine.join."""

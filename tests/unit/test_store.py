@@ -363,8 +363,8 @@ def test_a_hostile_archive_leaves_nothing_behind(tmp_path: Path, store: Store) -
     [
         ({"readme.txt": b"x", "src/x.py": b"y"}, "pack the root directory itself"),
         ({"root/usr/bin/sh": b"#!", "root/etc/motd": b""}, "is in its root, pack that directory's content"),
-        ({"manifest.json": b"[]", "1234/layer.tar": b""}, "docker export"),
-        ({"oci-layout": b"{}", "index.json": b"{}"}, "docker export"),
+        ({"manifest.json": b"[]", "1234/layer.tar": b""}, "pytest-sandbox load"),
+        ({"oci-layout": b"{}", "index.json": b"{}"}, "pytest-sandbox load"),
         ({}, "pack the root directory itself"),
     ],
 )

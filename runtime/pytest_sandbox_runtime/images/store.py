@@ -1,59 +1,37 @@
-"""PYTEST_DONT_REWRITE. Where unpacked images are kept, for any number of runs at once.
+"""PYTEST_DONT_REWRITE. Where images, unpacked layers and what led to them are kept, for any number of runs at once.
 
-Each layer is named by the digest of what it came from, written under another name and renamed: what has its name is
-whole, whenever a maker was killed. What dead makers left is removed by the next one.
+All is addressed by content, written under another name and renamed: what has its name is whole, whenever a maker was
+killed. What a store has given out stays until it is closed, or its process ends, whoever prunes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import functools
 import hashlib
-import json
 import os
-import pwd
-import shutil
-import stat
+import threading
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import ImageError, SandboxError
+from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.places import default_store, explained, open_private
+from pytest_sandbox_runtime.images.roots import check_root, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from typing_extensions import Self
 
-    from filelock import BaseFileLock
-
+    from pytest_sandbox_runtime.images.layers import Layers
+    from pytest_sandbox_runtime.images.layout import Layout
+    from pytest_sandbox_runtime.images.leases import Lease, Leases
+    from pytest_sandbox_runtime.images.manifest import Descriptor, Manifest
+    from pytest_sandbox_runtime.images.records import Record, Records
     from pytest_sandbox_runtime.specs import Image
 
-_PARTIAL = ".partial-"
-_TOP = ("bin", "sbin", "usr")
+__all__ = ["Store", "default_store"]
+
 _CHUNK = 1 << 20
 # The coarsest clock of file times is a jiffy of 10 ms: a file can change twice within one and look the same.
 _SETTLED_NS = 20_000_000
-_ELSEWHERE = "put the store elsewhere with PYTEST_SANDBOX_HOME"
-
-
-def default_store(environ: Mapping[str, str]) -> str:
-    """Return where the store is: PYTEST_SANDBOX_HOME, or below the user's cache directory."""
-    home = environ.get("PYTEST_SANDBOX_HOME")
-    if home:
-        return os.path.abspath(home)
-    cache = environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    return os.path.join(cache if os.path.isabs(cache) else _home_cache(environ), "pytest-sandbox")
-
-
-def _home_cache(environ: Mapping[str, str]) -> str:
-    home = environ.get("HOME", "")
-    if os.path.isabs(home):
-        return os.path.join(home, ".cache")
-    try:
-        return os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".cache")
-    except KeyError as error:
-        msg = f"there is no place for the store: HOME is not set and user {os.geteuid()} has no passwd entry"
-        raise SandboxError(msg, hint=_ELSEWHERE) from error
 
 
 class Store:
@@ -64,14 +42,120 @@ class Store:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
-        self._layers = os.path.join(self.path, "layers")
-        self._builds = os.path.join(self.path, "builds")
-        self._locks = os.path.join(self.path, "locks")
-        with self._explained():
-            self._open()
+        self._lease: Lease | None = None
+        self._lock = threading.Lock()
+        with explained(self.path):
+            open_private(self.path, "layers", "builds", "locks", "locks/leases")
 
     def __repr__(self) -> str:
         return f"Store({self.path!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all that this store has given out: it may be pruned from now on. Again: nothing."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.close()
+
+    # Its parts, which are imported when first used
+
+    @functools.cached_property
+    def images(self) -> Layout:
+        """The images: an OCI image layout."""
+        from pytest_sandbox_runtime.images.layout import Layout
+
+        return Layout(self._below("images"), self._below("locks", "index.lock"), self.leases)
+
+    @functools.cached_property
+    def layers(self) -> Layers:
+        """The unpacked layers."""
+        from pytest_sandbox_runtime.images.layers import Layers
+
+        return Layers(self._below("layers"), self._below("locks"))
+
+    @functools.cached_property
+    def records(self) -> Records:
+        """What builds led to."""
+        from pytest_sandbox_runtime.images.records import Records
+
+        return Records(self._below("builds"))
+
+    @functools.cached_property
+    def leases(self) -> Leases:
+        """What is in use, here and elsewhere."""
+        from pytest_sandbox_runtime.images.leases import Leases
+
+        return Leases(self._below("locks", "leases"))
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of what this store gives out; for work that ends sooner, take one of ``leases``."""
+        with self._lock, explained(self.path):
+            if self._lease is None:
+                self._lease = self.leases.take()
+            return self._lease
+
+    def _below(self, *names: str) -> str:
+        return os.path.join(self.path, *names)
+
+    # Layers
+
+    def layer(self, diff_id: str) -> str | None:
+        """Return the directory of the unpacked layer, None where it is not there."""
+        return self.layers.find(diff_id, self.lease)
+
+    def unpack_layer(self, descriptor: Descriptor, diff_id: str) -> str:
+        """Return the directory of the layer, unpacked from its blob if it is not there yet; raises ImageError."""
+        with explained(self.path):
+            return self.layers.unpack(self.images, descriptor, diff_id, self.lease)
+
+    def add_layer_tree(self, tree: str, diff_id: str) -> str:
+        """Make the directory ``tree``, on the store's file system, the layer ``diff_id``; return its place."""
+        with explained(self.path):
+            return self.layers.adopt(tree, diff_id, self.lease)
+
+    def roots_of(self, manifest: Manifest) -> tuple[str, ...]:
+        """Return the directories of the image's layers, the topmost first, unpacked where they are not yet.
+
+        A layer that an image has twice is there once, at its higher place: overlayfs(5) takes no directory twice.
+        """
+        self.lease.pin(manifest.config.digest, *(layer.digest for layer in manifest.layers))
+        config = self.images.config_of(manifest)
+        self.lease.pin(*config.diff_ids)
+        pairs = zip(manifest.layers, config.diff_ids, strict=True)
+        found = [self.unpack_layer(descriptor, diff_id) for descriptor, diff_id in pairs]
+        return tuple(dict.fromkeys(reversed(found)))
+
+    # What is remembered
+
+    def recall(self, key: str) -> Record | None:
+        """Return what ``key`` led to, if that is still there; then it stays."""
+        record = self.records.recall(key)
+        if record is None or not record.digests:
+            return record
+        self.lease.pin(*record.digests)
+        blob = record.descriptor
+        is_there = blob is not None and self.images.has(blob.digest, blob.size, self.lease)
+        return record if is_there or (record.diff_id and self.layer(record.diff_id)) else None
+
+    def remember(
+        self, key: str, *, diff_id: str | None = None, descriptor: Descriptor | None = None, **notes: Any
+    ) -> Record:
+        """Note that ``key`` led to a layer, its blob, or both, and whatever else can be said in JSON."""
+        from pytest_sandbox_runtime.images.documents import canonical
+        from pytest_sandbox_runtime.images.records import Record
+
+        record = Record(diff_id, descriptor, canonical(notes).decode())
+        with explained(self.path):
+            self.records.remember(key, record)
+        return record
+
+    # Archives
 
     def root_of(self, image: Image) -> str:
         """Return the directory that holds the root file system of ``image``, which is an archive: unpacked once.
@@ -81,141 +165,91 @@ class Store:
         if image.path is None:
             raise ImageError(f"{image} is no archive", hint="Image.archive(path) is")
         if os.path.isdir(image.path):
-            _check_root(image.path, image.path)
+            check_root(image.path, image.path)
             return image.path
-        with self._explained():
-            return self._layer_of(image.path)
+        with explained(self.path), opened(image.path) as fd:
+            return self._unpacked_once(image.path, fd)
 
-    def _open(self) -> None:
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        _make_private(self.path)
-        status = os.stat(self.path)
-        if status.st_uid != os.geteuid():
-            msg = f"the store {self.path} belongs to user {status.st_uid}, and this is user {os.geteuid()}"
-            raise SandboxError(msg, hint=f"sudo may have kept HOME: {_ELSEWHERE}")
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            msg = f"the store {self.path} can be written by other users"
-            raise SandboxError(msg, hint=f"name a directory of its own, or run chmod 700 {self.path}")
-        # What is in them is private even where the directory around them was made for all to read.
-        for directory in (self._layers, self._builds, self._locks):
-            _make_private(directory)
+    def image_in(self, path: str) -> Descriptor:
+        """Return the one image in the archive ``path``, of any kind, which is read again only if it changed."""
+        from pytest_sandbox_runtime.images.archive import read_images
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, SandboxError):
-                raise
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            hint = f"free some space, or {_ELSEWHERE}" if full else _ELSEWHERE
-            msg = f"the store {self.path} cannot be used: {error.strerror or error} ({error.filename or self.path})"
-            raise SandboxError(msg, hint=hint) from error
-
-    def _layer_of(self, archive: str) -> str:
-        with _opened(archive) as fd:
+        if os.path.isdir(path):
+            return _only(path, read_images(self, path, self.lease))
+        key = f"image:{os.path.abspath(path)}"
+        with opened(path) as fd:
             identity = _identity(fd)
-            digest = self._recall(archive, identity)
-            if digest is None:
-                digest = self._digest(archive, fd, identity)
-            layer = os.path.join(self._layers, digest)
-            if not os.path.isdir(layer):
-                self._make(layer, archive, fd, identity)
+            record = self.recall(key)
+            if record and record.descriptor and record.notes.get("identity") == identity:
+                return record.descriptor
+            began = time.time_ns()
+            descriptor = _only(path, read_images(self, path, self.lease))
+            _check_unchanged(path, fd, identity)
+            if _is_settled(fd, began):
+                self.remember(key, descriptor=descriptor, identity=identity)
+        return descriptor
+
+    def _unpacked_once(self, archive: str, fd: int) -> str:
+        key, identity = f"archive:{archive}", _identity(fd)
+        record = self.records.recall(key)
+        if record and record.diff_id and record.notes.get("identity") == identity:
+            layer = self.layer(record.diff_id)
+            if layer is not None:
+                return layer
+        began = time.time_ns()
+        layer = self._unpacked(archive, fd, identity)
+        if _is_settled(fd, began):
+            self.remember(key, diff_id=f"sha256:{os.path.basename(layer)}", identity=identity)
         return layer
 
-    def _recall(self, archive: str, identity: list[int]) -> str | None:
-        try:
-            with open(self._record_of(archive), encoding="ascii") as record:
-                known, digest = json.load(record)
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-        return str(digest) if known == identity else None
+    def _unpacked(self, archive: str, fd: int, identity: list[int]) -> str:
+        from pytest_sandbox_runtime.images.packing import NONE, sniff
 
-    def _record_of(self, archive: str) -> str:
-        return os.path.join(self._builds, f"archive-{hashlib.sha256(os.fsencode(archive)).hexdigest()}")
-
-    def _digest(self, archive: str, fd: int, identity: list[int]) -> str:
-        began = time.time_ns()
         digest = _sha256(fd)
         _check_unchanged(archive, fd, identity)
-        if began - max(os.fstat(fd).st_ctime_ns, os.fstat(fd).st_mtime_ns) > _SETTLED_NS:
-            self._remember(archive, identity, digest)
-        return digest
+        is_plain = sniff(os.pread(fd, 16, 0)) == NONE
 
-    def _remember(self, archive: str, identity: list[int], digest: str) -> None:
-        # Written in place: a reader that meets half of it, or of two, finds no JSON and takes the digest anew.
-        with open(self._record_of(archive), "w", encoding="ascii") as record:
-            record.write(json.dumps([identity, digest]))
+        def fill(partial: str) -> str:
+            diff_id = _unpack(archive, fd, partial, f"sha256:{digest}" if is_plain else None)
+            _check_unchanged(archive, fd, identity)
+            return diff_id
 
-    def _make(self, layer: str, archive: str, fd: int, identity: list[int]) -> None:
-        digest = os.path.basename(layer)
-        with self._lock(digest):
-            if os.path.isdir(layer):
-                return
-            self._sweep(digest)
-            partial = self._partial_of(digest)
-            with ExitStack() as undo:
-                undo.callback(_remove_tree, partial)
-                os.mkdir(partial, 0o700)
-                _unpack(archive, fd, partial)
-                _check_unchanged(archive, fd, identity)
-                os.rename(partial, layer)
-
-    def _lock(self, digest: str) -> BaseFileLock:
-        from filelock import FileLock
-
-        return FileLock(os.path.join(self._locks, f"layer-{digest}.lock"))
-
-    def _sweep(self, mine: str) -> None:
-        """Remove what dead makers left: they hold no lock any more."""
-        left = [name[len(_PARTIAL) :] for name in os.listdir(self._layers) if name.startswith(_PARTIAL)]
-        for digest in left:
-            with ExitStack() as held:
-                if digest == mine or self._try_lock(digest, held):
-                    _remove_tree(self._partial_of(digest))
-
-    def _try_lock(self, digest: str, held: ExitStack) -> bool:
-        from filelock import Timeout
-
-        try:
-            held.enter_context(self._lock(digest).acquire(timeout=0))
-        except Timeout:
-            return False
-        return True
-
-    def _partial_of(self, digest: str) -> str:
-        return os.path.join(self._layers, _PARTIAL + digest)
+        return self.layers.make(digest, fill, self.lease, f"sha256:{digest}" if is_plain else None)
 
 
-def _unpack(archive: str, fd: int, partial: str) -> None:
-    from pytest_sandbox_runtime.images.unpack import unpack
+def _unpack(archive: str, fd: int, partial: str, diff_id: str | None) -> str:
+    from pytest_sandbox_runtime.images.layers import apply_layer, apply_measured
+    from pytest_sandbox_runtime.images.packing import blame, sniff, unpacked
 
     os.lseek(fd, 0, os.SEEK_SET)
     # The very file that has the digest, whatever has its name by now.
     with open(archive, "rb", buffering=0, opener=lambda _path, _flags: os.dup(fd)) as stream:
-        unpack(stream, partial)
-    _check_root(partial, archive)
+        if diff_id is not None:
+            apply_layer(stream, partial)
+        else:
+            with blame(archive):
+                plain = unpacked(stream, sniff(os.pread(fd, 16, 0)))
+                diff_id = apply_measured(plain, partial, archive).digest
+    check_root(partial, archive)
+    return diff_id
 
 
-@contextlib.contextmanager
-def _opened(archive: str) -> Iterator[int]:
-    try:
-        # Without O_NONBLOCK a fifo would hold us for ever.
-        fd = os.open(archive, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        msg = f"cannot read the archive {archive}: {error.strerror}"
-        raise ImageError(msg, hint="check the path and that you may read it") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ImageError(f"{archive} is neither a file nor a directory", hint="name a tar or a directory")
-        yield fd
-    finally:
-        os.close(fd)
+def _only(path: str, loaded: list[Any]) -> Descriptor:
+    if len({descriptor.digest for _, descriptor in loaded}) != 1:
+        names = ", ".join(str(reference) for reference, _ in loaded)
+        hint = "load it (pytest-sandbox load), and name the image that is meant"
+        raise ImageError(f"{path} holds several images, and one is needed: {names}", hint=hint)
+    descriptor: Descriptor = loaded[0][1]
+    return descriptor
 
 
 def _identity(fd: int) -> list[int]:
     status = os.fstat(fd)
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _is_settled(fd: int, began: int) -> bool:
+    return began - max(os.fstat(fd).st_ctime_ns, os.fstat(fd).st_mtime_ns) > _SETTLED_NS
 
 
 def _sha256(fd: int) -> str:
@@ -230,47 +264,3 @@ def _sha256(fd: int) -> str:
 def _check_unchanged(archive: str, fd: int, identity: list[int]) -> None:
     if _identity(fd) != identity:
         raise ImageError(f"{archive} was changed while it was read", hint="run again when it is complete")
-
-
-def _check_root(root: str, named: str) -> None:
-    """Raise ImageError, about ``named``, unless ``root`` has what every root file system has."""
-    try:
-        names = os.listdir(root)
-    except OSError as error:
-        msg = f"cannot read the root file system {named}: {error.strerror}"
-        raise ImageError(msg, hint="check that you may read it") from error
-    if not set(_TOP).intersection(names):
-        found = ", ".join(sorted(names)[:5]) or "nothing"
-        msg = f"{named} holds no root file system: there is no {', '.join(_TOP)}, but {found}"
-        raise ImageError(msg, hint=_hint_for(names))
-
-
-def _hint_for(names: list[str]) -> str:
-    if "manifest.json" in names or "oci-layout" in names:
-        return "it is an image with layers, which is not read yet: make a tar of its root with docker export"
-    if len(names) == 1:
-        return f"if the root file system is in its {names[0]}, pack that directory's content, or name that directory"
-    return "pack the root directory itself, for instance: tar -C ROOT -cf root.tar ."
-
-
-def _make_private(directory: str) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(directory, 0o700)
-
-
-def _remove_tree(path: str) -> None:
-    if not os.path.isdir(path):
-        return
-    if os.geteuid() != 0:
-        _make_writable(path)
-    shutil.rmtree(path)
-
-
-def _make_writable(path: str) -> None:
-    # An image has directories that not even their owner may write in.
-    os.chmod(path, 0o700)
-    for directory, names, _ in os.walk(path):
-        for name in names:
-            below = os.path.join(directory, name)
-            if not os.path.islink(below):
-                os.chmod(below, 0o700)
