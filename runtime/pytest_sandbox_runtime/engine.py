@@ -29,8 +29,11 @@ from pytest_sandbox_runtime.supervisor.removal import kept_path, remove_run
 from pytest_sandbox_runtime.supervisor.server import MEMORY, SOCKET_NAME, START
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import SandboxSpec
@@ -41,6 +44,10 @@ _PATIENCE = 10.0
 _MANY = 200
 
 
+def _say_nothing(_line: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """How an engine works. ``store`` is a directory, None for the default one.
@@ -48,7 +55,8 @@ class EngineSettings:
     ``best_effort_limits`` lets sandboxes start without the limits that this host cannot enforce; ``show`` names what
     of the host's secrets, sockets and homes may be seen; ``needed`` what must be reachable in a copy of the host.
     What sandboxes write is held in memory (tmpfs(5), half of the machine's at most), or, with ``on_disk`` and for
-    those with a memory limit, in the store, where it can be kept.
+    those with a memory limit, in the store, where it can be kept. ``rebuild`` takes no layer from earlier runs,
+    ``explain`` has ``report``, which is told a line for each step of a build, told why it is not in the cache, too.
     """
 
     store: str | None = None
@@ -56,6 +64,9 @@ class EngineSettings:
     show: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     on_disk: bool = False
+    rebuild: bool = False
+    explain: bool = False
+    report: Callable[[str], None] = _say_nothing
 
 
 class Engine:
@@ -69,6 +80,7 @@ class Engine:
         self._undo: ExitStack | None = undo
         self._lock = threading.Lock()
         self._owner = os.getpid()
+        self._specs: dict[SandboxSpec, SandboxSpec] = {}
         self._kept: set[str] = set()
         self._jobs = Jobs(settings, self.store, self._seen)
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
@@ -136,7 +148,18 @@ class Engine:
         """The images in this engine's store: to load, save, list, tag, inspect and remove."""
         from pytest_sandbox_runtime.images.images import Images
 
-        return Images(self.store)
+        return Images(self.store, lambda: self._builder)
+
+    @functools.cached_property
+    def _builder(self) -> Builder:
+        from pytest_sandbox_runtime.images.building.builder import Builder
+
+        return Builder(self)
+
+    @property
+    def run_directory(self) -> str:
+        """The directory that goes with this run, for what is in the making."""
+        return self._run
 
     def listen(self) -> str:
         """Let other processes of this user join; returns the address for Engine.join."""
@@ -146,7 +169,7 @@ class Engine:
     def create(self, spec: SandboxSpec) -> Sandbox:
         """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
         self._check_open()
-        spec = self._enforceable(spec)
+        spec = self._enforceable(self._resolved(spec))
         job = self._jobs.of(spec)
         (_, name, directory, cgroup_paths), (pidfd, control) = self._ask(("create", job.request))
         with ExitStack() as undo:
@@ -175,6 +198,13 @@ class Engine:
         _allow_descriptors(len(self._alive))
         return sandbox
 
+    def _resolved(self, spec: SandboxSpec) -> SandboxSpec:
+        if spec.image.is_host or spec.image.kind == "unpacked":
+            return spec
+        if spec not in self._specs:
+            self._specs[spec] = self._builder.resolved(spec)
+        return self._specs[spec]
+
     def _enforceable(self, spec: SandboxSpec) -> SandboxSpec:
         asked = [name for name in LIMITS if getattr(spec, name) is not None]
         if not asked:
@@ -201,7 +231,7 @@ class Engine:
 
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``, to print or to compare."""
-        return self._jobs.plan(spec)
+        return self._jobs.plan(self._resolved(spec))
 
     def _seen(self, path: str) -> str:
         """Return ``path``, which the supervisor's mount namespace has, as this process can reach it."""

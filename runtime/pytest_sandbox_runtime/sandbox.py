@@ -6,6 +6,7 @@ import errno
 import os
 import pwd
 import select
+import signal
 import socket
 import warnings
 from contextlib import ExitStack, suppress
@@ -275,6 +276,10 @@ class Sandbox:
         why = "out of memory" if self.was_oom_killed() else "its init was killed"
         return SandboxClosedError(f"sandbox {self.name} has died: {why}", hint=self._started.last_words())
 
+    def kill_all(self) -> None:
+        """Kill every process in the sandbox but its init."""
+        self._tell(("signal", -1, int(signal.SIGKILL), False))
+
     # Files
 
     def read_text(self, path: str, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -306,6 +311,12 @@ class Sandbox:
         """The sandbox's files, seen from outside: also ``exists``, ``is_dir``, ``listdir``, ``mkdir``, ``unlink``."""
         self._check_open()
         return self._files
+
+    @property
+    def upper(self) -> str:
+        """The upper directory of "/", for who is to read what was written, as overlayfs writes it."""
+        self._check_open()
+        return f"{self._started.directory}/{self._started.tree.overlays[0].upper}"
 
     def changes(self) -> Changes:
         """Return what was added, modified and deleted since the start; /proc, /sys, /dev and /run do not count."""

@@ -11,12 +11,14 @@ from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.platforms import Platform
     from pytest_sandbox_runtime.images.pruning import Pruned, Usage
     from pytest_sandbox_runtime.images.store import Store
+    from pytest_sandbox_runtime.specs import Image
 
 _ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
 
@@ -85,12 +87,20 @@ class HistoryStep:
 class Images:
     """The images in ``store``. One is named by a reference, by an id or digest or the begin of one, or by itself."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, builder: Callable[[], Builder] | None = None) -> None:
         self._store = store
+        self._builder = builder
         self._layout = store.images
 
     def __repr__(self) -> str:
         return f"Images({self._store!r})"
+
+    def build(self, image: Image, *, tag: str | None = None) -> BuiltImage:
+        """Make what is missing of ``image``, and store it, under the name ``tag`` where one is given."""
+        if self._builder is None:
+            raise ImageError("nothing is built without an engine", hint="use the images of Engine.open()")
+        built = BuiltImage(self._builder().build(image))
+        return built if tag is None else self.tag(built, tag)
 
     def load(self, path: str, *, platform: Platform | None = None) -> list[BuiltImage]:
         """Store the images in an archive (OCI's, Docker's, or a root file system's tar) or a layout's directory."""

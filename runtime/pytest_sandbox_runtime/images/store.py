@@ -103,6 +103,10 @@ class Store:
     def _below(self, *names: str) -> str:
         return os.path.join(self.path, *names)
 
+    def holds(self, path: str) -> bool:
+        """Whether ``path`` is one of the store's own, which never changes."""
+        return path.startswith(self._below("layers", ""))
+
     # Layers
 
     def layer(self, diff_id: str) -> str | None:

@@ -62,6 +62,11 @@ def _place(target: str, read_only: bool) -> None:  # noqa: FBT001
         mount("", target, "", MountFlag.BIND | MountFlag.REMOUNT | MountFlag.RDONLY | kept)
 
 
+def _tmpfs(target: str, flags: int, options: str) -> None:
+    os.makedirs(target, exist_ok=True)
+    mount("tmpfs", target, "tmpfs", flags, options)
+
+
 def _pivot(path: str) -> None:
     os.chdir(path)
     pivot_root(".", ".")
@@ -77,6 +82,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "chdir": os.chdir,
     "hold": _hold,
     "place": _place,
+    "tmpfs": _tmpfs,
     "pivot": _pivot,
 }
 

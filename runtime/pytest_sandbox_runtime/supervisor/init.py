@@ -86,7 +86,7 @@ class Init:
         try:
             if group:
                 os.killpg(pid, number)
-            elif pid in self._waiting:
+            elif pid == -1 or pid in self._waiting:
                 os.kill(pid, number)
         except ProcessLookupError:
             pass

@@ -1,34 +1,178 @@
-"""PYTEST_DONT_REWRITE. The builder: layer after layer, each looked for in the cache first, and made once by whoever is first."""
+"""PYTEST_DONT_REWRITE. The builder: layer after layer, each looked for in the cache, and made once by who is first."""
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from pytest_sandbox_runtime.errors import BuildError, ImageError, SandboxError
+from pytest_sandbox_runtime.errors import BuildError, ImageError
 from pytest_sandbox_runtime.images.building.bases import base_of
-from pytest_sandbox_runtime.images.building.cache import Cache
-from pytest_sandbox_runtime.images.building.chain import Chain
-from pytest_sandbox_runtime.images.building.inputs import Inputs
+from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_of
+from pytest_sandbox_runtime.images.building.inputs import Inputs, others
 from pytest_sandbox_runtime.images.building.running import ran
 from pytest_sandbox_runtime.images.building.staged import stage
 from pytest_sandbox_runtime.images.building.staging import Staging
 from pytest_sandbox_runtime.images.config import steps
-from pytest_sandbox_runtime.images.images import BuiltImage
-from pytest_sandbox_runtime.images.layer import write_layer
+from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH, write_layer
 from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
-from pytest_sandbox_runtime.images.reference import Reference
-from pytest_sandbox_runtime.specs import SOURCE_DATE_EPOCH, Image, Unpacked
+from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 from pytest_sandbox_runtime.specs.spelling import spelled_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from typing import Any
 
     from pytest_sandbox_runtime.engine import Engine
+    from pytest_sandbox_runtime.images.building.chain import Chain
     from pytest_sandbox_runtime.images.config import Step
+    from pytest_sandbox_runtime.images.records import Record
+    from pytest_sandbox_runtime.specs import SandboxSpec
+
+_MOST_AT_ONCE = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a build a step is, as it is told."""
+
+    number: int
+    of: int
+    call: str
+
+    def __str__(self) -> str:
+        return f"step {self.number}/{self.of} {self.call}"
+
+
+class Builder:
+    """Builds for one engine, each image once; from several threads at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._report = engine.settings.report
+        rebuild, run = engine.settings.rebuild, os.path.basename(engine.run_directory)
+        self._cache = Cache(self._store, run, rebuild=rebuild, report=self._report)
+        self._chains: dict[Image, Future[Chain]] = {}
+        self._lock = threading.Lock()
+        self._explain = engine.settings.explain
+
+    def resolved(self, spec: SandboxSpec) -> SandboxSpec:
+        """Return ``spec`` on its unpacked image, with what the image's configuration says where it says nothing."""
+        chain = self.chain(spec.image)
+        env = dict(pair.partition("=")[::2] for pair in chain.config.get("Env") or ())
+        return replace(
+            spec,
+            image=Image(Unpacked(chain.roots, str(spec.image))),
+            env={**env, **dict(spec.env)},
+            user=spec.user if spec.user is not None else chain.config.get("User") or None,
+            workdir=spec.workdir or chain.config.get("WorkingDir") or None,
+        )
+
+    def build(self, image: Image) -> Descriptor:
+        """Return what points to the manifest of ``image``, made and stored; raises ImageError."""
+        chain = self.chain(image)
+        if len(chain.roots) > len(chain.layers):
+            hint = "pack it: tar -C ROOT -cf root.tar ., and name the tar"
+            raise ImageError(f"{image} is a directory, of which no image can be made", hint=hint)
+        descriptor = chain.write(self._store.images, self._store.lease)
+        self._store.images.put(descriptor)
+        return descriptor
+
+    def chain(self, image: Image) -> Chain:
+        """Return the layers of ``image``, those that are missing made; raises ImageError."""
+        with self._lock:
+            future = self._chains.get(image)
+            is_mine = future is None
+            if future is None:
+                future = self._chains[image] = Future()
+        if is_mine:
+            try:
+                future.set_result(self._make(image))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+    def _make(self, image: Image) -> Chain:
+        if isinstance(image.base, Dockerfile):
+            from pytest_sandbox_runtime.images.dockerfile import resolve
+
+            return self.chain(resolve(image, base_config=lambda base: self.chain(base).config))
+        with ThreadPoolExecutor(_MOST_AT_ONCE) as side:
+            for other in others(image.layers):
+                # Met again where it is used, and then whatever went wrong is told.
+                side.submit(self.chain, other)
+            chain = base_of(image.base, self._store, self._engine.images, self._report)
+            if image.layers and len(chain.roots) > len(chain.layers):
+                raise ImageError(f"layers cannot be put on the directory {chain.roots[0]}", hint="pack it as a tar")
+            made = steps(image.layers, chain.config)
+            for number, step in enumerate(made, 1):
+                chain = self._stack(chain, step, _Place(number, len(made), spelled_layer(step.layer)))
+        return chain
+
+    def _stack(self, chain: Chain, step: Step, place: _Place) -> Chain:
+        if not step.changes_files:
+            return chain.with_config(step.config, place.call)
+        inputs = Inputs.of(step, self.chain)
+        parts = parts_of(chain, step, inputs.digest)
+        key = key_from(step, parts)
+        record = self._cache.find(key)
+        if record is None:
+            with self._cache.alone(key, str(place)):
+                record = self._cache.find(key) or self._make_layer(key, chain, step, inputs, parts, place)
+        assert record.diff_id is not None
+        assert record.descriptor is not None
+        root = self._store.unpack_layer(record.descriptor, record.diff_id, chain.roots)
+        return chain.with_layer(record.descriptor, record.diff_id, root, place.call, step.config)
+
+    def _make_layer(
+        self, key: str, chain: Chain, step: Step, inputs: Inputs, parts: dict[str, Any], place: _Place
+    ) -> Record:
+        why = f": {self._cache.reason(step, parts)}" if self._explain else ""
+        self._report(f"{place}{why}")
+        with ExitStack() as undo:
+            try:
+                upper = undo.enter_context(self._upper(chain, step, inputs, undo))
+            except BuildError as error:
+                raise self._failed(error, chain, place) from None
+            with self._store.images.begin(self._store.lease) as blob:
+                layer = write_layer(
+                    upper, blob, lowers=chain.roots, epoch=SOURCE_DATE_EPOCH, user_namespace=os.geteuid() != 0
+                )
+                blob.commit(layer.diff_id, layer.size)
+        descriptor = Descriptor(OCI_LAYER, layer.diff_id, layer.size)
+        return self._cache.remember(key, step, parts, layer.diff_id, descriptor)
+
+    def _upper(self, chain: Chain, step: Step, inputs: Inputs, undo: ExitStack) -> Any:
+        if step.run is not None:
+            image = Image(Unpacked(chain.roots, "the image so far", on_disk=True))
+            return ran(self._engine, image, step, chain.roots, lambda other: self.chain(other).roots)
+        place = tempfile.TemporaryDirectory(prefix="step-", dir=self._engine.run_directory)
+        os.mkdir(os.path.join(place.name, "upper"), 0o755)
+        stage(step, Staging(os.path.join(place.name, "upper"), chain.roots), inputs.sources)
+        undo.enter_context(place)
+        return _entered(os.path.join(place.name, "upper"))
+
+    def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
+        before = chain.write(self._store.images, self._store.lease)
+        self._store.images.put(before)
+        return BuildError(
+            f"{place} failed: {error.message}",
+            hint=f"look around in the state before it: pytest-sandbox shell --image {before.digest[7:19]}",
+        )
+
+
+class _entered:  # noqa: N801  used as a function
+    """A context that gives what it was given."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __enter__(self) -> str:
+        return self._value
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass

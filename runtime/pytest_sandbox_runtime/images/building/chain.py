@@ -11,8 +11,8 @@ from pytest_sandbox_runtime.images.manifest import OCI_CONFIG, OCI_MANIFEST, His
 from pytest_sandbox_runtime.images.platforms import Platform
 
 if TYPE_CHECKING:
-    from pytest_sandbox_runtime.images.leases import Lease
     from pytest_sandbox_runtime.images.layout import Layout
+    from pytest_sandbox_runtime.images.leases import Lease
     from pytest_sandbox_runtime.images.manifest import Descriptor
 
 # What images say of when they were made: always the same.

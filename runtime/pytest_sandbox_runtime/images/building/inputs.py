@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.images.building.selecting import digest_of, select
-from pytest_sandbox_runtime.images.building.tree import MergedTree
+from pytest_sandbox_runtime.lowers import MergedTree
 from pytest_sandbox_runtime.specs import BindMount, Copy, Image
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime.errors import ImageError
 
 if TYPE_CHECKING:
-    from pytest_sandbox_runtime.images.building.tree import MergedTree
+    from pytest_sandbox_runtime.lowers import MergedTree
 
 
 def owner_of(said: str, tree: MergedTree) -> tuple[int, int]:
@@ -29,4 +29,6 @@ def _look_up(tree: MergedTree, file: str, name: str, said: str, field: int = 2) 
             return int(fields[field])
     if name == "root":
         return 0
-    raise ImageError(f"{said!r} names {name}, whom the image's {file} does not have", hint="make it first, or use numbers")
+    raise ImageError(
+        f"{said!r} names {name}, whom the image's {file} does not have", hint="make it first, or use numbers"
+    )

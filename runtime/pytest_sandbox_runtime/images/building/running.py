@@ -14,7 +14,7 @@ from pytest_sandbox_runtime.errors import BuildError, ImageError
 from pytest_sandbox_runtime.images.building.selecting import select
 from pytest_sandbox_runtime.images.building.staged import place_source
 from pytest_sandbox_runtime.images.building.staging import Staging
-from pytest_sandbox_runtime.images.building.tree import MergedTree
+from pytest_sandbox_runtime.lowers import MergedTree
 from pytest_sandbox_runtime.specs import (
     BindMount,
     CacheMount,
@@ -55,9 +55,7 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
         place = undo.enter_context(tempfile.TemporaryDirectory(prefix="step-", dir=engine.run_directory))
         mounts = _Mounts(engine.store.path, place, step, roots_of, undo)
         described = [mounts.of(mount) for mount in run.mounts]
-        spec = SandboxSpec(
-            image=image, network=run.network, mounts=tuple(one for one in described if one is not None)
-        )
+        spec = SandboxSpec(image=image, network=run.network, mounts=tuple(one for one in described if one is not None))
         sandbox = undo.enter_context(engine.create(spec))
         _run(sandbox, step, mounts.env)
         sandbox.kill_all()

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.building.staging import ROOT, owner_and_mode
-from pytest_sandbox_runtime.images.building.tree import MergedTree
 from pytest_sandbox_runtime.images.dockerfile.ignore import Ignore, Pattern
+from pytest_sandbox_runtime.lowers import MergedTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -105,7 +105,11 @@ def digest_of(sources: Iterable[Source]) -> str:
     """Return a digest of all that is copied: names, kinds, modes, owners and contents."""
     total = hashlib.sha256()
     for source in sources:
-        total.update(f"{source.path if source.is_directory else os.path.basename(source.path)}\0".encode(errors="surrogateescape"))
+        total.update(
+            f"{source.path if source.is_directory else os.path.basename(source.path)}\0".encode(
+                errors="surrogateescape"
+            )
+        )
         for one in source.selected:
             said = f"{one.name}\0{stat.S_IFMT(one.found.status.st_mode):o}\0{one.mode:o}\0{one.owner}\0"
             total.update(said.encode("utf-8", "surrogateescape"))

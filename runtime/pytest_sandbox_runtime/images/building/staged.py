@@ -13,8 +13,8 @@ from pytest_sandbox_runtime.images.building.modes import apply_mode
 from pytest_sandbox_runtime.images.building.owners import owner_of
 from pytest_sandbox_runtime.images.building.selecting import Selected
 from pytest_sandbox_runtime.images.building.staging import ROOT, owner_and_mode
-from pytest_sandbox_runtime.images.building.tree import MergedTree
 from pytest_sandbox_runtime.images.layer import apply_layer
+from pytest_sandbox_runtime.lowers import MergedTree
 from pytest_sandbox_runtime.specs import Copy, Download, File, Workdir
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"(\xb5/\xfd")
 
 
-def stage(step: Step, staging: Staging, sources: Iterable[Source], downloaded: bytes = b"") -> None:
+def stage(step: Step, staging: Staging, sources: Iterable[Source]) -> None:
     """Write what ``step`` adds; ``sources`` are those of a Copy. Raises ImageError."""
     layer = step.layer
     if isinstance(layer, Workdir):
@@ -37,7 +37,7 @@ def stage(step: Step, staging: Staging, sources: Iterable[Source], downloaded: b
         words = _words(layer, staging)
         staging.file(layer.path, io.BytesIO(layer.content), words[0], apply_mode(words[1], 0o644))
     elif isinstance(layer, Download):
-        _place_download(layer, step, staging, downloaded)
+        _place_download(layer, step, staging)
     elif isinstance(layer, Copy):
         _copy(layer, step, staging, tuple(sources))
 
@@ -46,15 +46,19 @@ def _words(layer: Any, staging: Staging) -> tuple[Owner, str | None]:
     return ROOT if layer.chown is None else owner_of(layer.chown, staging.tree), layer.chmod
 
 
-def _place_download(layer: Download, step: Step, staging: Staging, data: bytes) -> None:
+def _place_download(layer: Download, step: Step, staging: Staging) -> None:
+    from pytest_sandbox_runtime.images.building.download import download
+
     owner, chmod = _words(layer, staging)
     target = step.path(layer.target)
     if target.endswith("/"):
-        target += os.path.basename(layer.url.split("?")[0].rstrip("/")) or "index.html"
-    if layer.unpack and data.startswith(_ARCHIVES):
-        _unpack(io.BytesIO(data), target, staging)
-    else:
-        staging.file(target, io.BytesIO(data), owner, apply_mode(chmod, 0o600))
+        target += os.path.basename(layer.url.split("?")[0].rstrip("/"))
+    with tempfile.TemporaryFile(dir=os.path.dirname(staging.upper)) as file:
+        download(layer.url, layer.checksum, file)
+        if layer.unpack and _looks_packed(file):
+            _unpack(file, target, staging)
+        else:
+            staging.file(target, file, owner, apply_mode(chmod, 0o600))
 
 
 def _copy(layer: Copy, step: Step, staging: Staging, sources: tuple[Source, ...]) -> None:
@@ -72,7 +76,9 @@ def _copy(layer: Copy, step: Step, staging: Staging, sources: tuple[Source, ...]
         place_source(source, base, layer, staging)
     owner, chmod = _words(layer, staging)
     for name, content in layer.inline:
-        staging.file(os.path.join(target, name) if into else target, io.BytesIO(content), owner, apply_mode(chmod, 0o644))
+        staging.file(
+            os.path.join(target, name) if into else target, io.BytesIO(content), owner, apply_mode(chmod, 0o644)
+        )
 
 
 def place_source(source: Source, target: str, layer: Copy, staging: Staging) -> None:
@@ -102,7 +108,12 @@ def _write(one: Selected, path: str, staging: Staging) -> None:
 
 def _is_archive(path: str) -> bool:
     with open(path, "rb") as file:
-        head = file.read(512)
+        return _looks_packed(file)
+
+
+def _looks_packed(file: IO[bytes]) -> bool:
+    head = file.read(512)
+    file.seek(0)
     return head.startswith(_ARCHIVES) or head[257:262] == b"ustar"
 
 

@@ -13,8 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.attributes import OVERRIDE, OWNERS, format_override, format_owners, parse_override
-from pytest_sandbox_runtime.images.building.tree import MergedTree
-from pytest_sandbox_runtime.lowers import get_xattr
+from pytest_sandbox_runtime.lowers import MergedTree, get_xattr
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.lowers import Seen
