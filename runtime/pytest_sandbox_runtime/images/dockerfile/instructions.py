@@ -25,6 +25,7 @@ KEYWORDS = (
     *("ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER"),
     *("ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"),
 )
+NO_TRIGGERS = frozenset({"FROM", "MAINTAINER", "ONBUILD"})
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9_.-]*")
 
 
@@ -171,8 +172,8 @@ def _healthcheck(statement: Statement, source: Source) -> _Parsed:  # noqa: ARG0
 
 def _onbuild(statement: Statement, source: Source) -> _Parsed:
     inner = statement_of(statement.rest, statement.line, source)
-    if inner.keyword in {"", "FROM", "MAINTAINER", "ONBUILD"}:
-        raise WordsError("it is followed by an instruction other than FROM, MAINTAINER and ONBUILD")
+    if not inner.keyword or inner.keyword in NO_TRIGGERS:
+        raise WordsError(f"it is followed by an instruction other than {', '.join(sorted(NO_TRIGGERS))}")
     parse_instruction(inner, source)
     ends = (f"\n{heredoc.content}{heredoc.name}" for heredoc in statement.heredocs)
     return (statement.rest + "".join(ends),), ()

@@ -11,7 +11,7 @@ from pytest_sandbox_runtime.errors import DockerfileError
 from pytest_sandbox_runtime.images.config import PATH, config_of
 from pytest_sandbox_runtime.images.dockerfile.evaluation import Scope, Surroundings
 from pytest_sandbox_runtime.images.dockerfile.expansion import expand
-from pytest_sandbox_runtime.images.dockerfile.instructions import located, parse_instruction
+from pytest_sandbox_runtime.images.dockerfile.instructions import NO_TRIGGERS, located, parse_instruction
 from pytest_sandbox_runtime.images.dockerfile.lexer import Source, read_statements
 from pytest_sandbox_runtime.images.dockerfile.platform import native_platform, platform_variables
 from pytest_sandbox_runtime.images.dockerfile.stages import Stages
@@ -220,7 +220,7 @@ class _Reader:
         place = f"{self._source.path}:{stage.start.line}: FROM: ONBUILD"
         for statement in read_statements(trigger, place).statements:
             instruction = replace(parse_instruction(statement, Source(place)), line=stage.start.line)
-            if instruction.keyword in {"FROM", "MAINTAINER", "ONBUILD"}:
+            if instruction.keyword in NO_TRIGGERS:
                 raise self._stages.error(f"{instruction.keyword} cannot be a trigger", stage.start)
             if instruction.keyword == "ARG":
                 self._declared.update(word.partition("=")[0] for word in instruction.args)
