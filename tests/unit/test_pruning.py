@@ -46,6 +46,9 @@ def store(path: str) -> Store:
 def layer_tar(name: str, size: int = 1000) -> bytes:
     sink = io.BytesIO()
     with tarfile.open(fileobj=sink, mode="w") as tar:
+        folder = tarfile.TarInfo("bin")
+        folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(folder)
         header = tarfile.TarInfo(f"bin/{name}")
         header.size = size
         tar.addfile(header, io.BytesIO(name.encode().ljust(size, b".")))

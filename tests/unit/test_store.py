@@ -35,6 +35,10 @@ FILES = {"bin/sh": b"#!", "etc/motd": b"hello", "usr/lib/os-release": b"ID=tiny"
 
 def write_archive(path: Path, files: dict[str, bytes]) -> Path:
     with tarfile.open(path, "w") as tar:
+        for folder in sorted({str(above) for name in files for above in Path(name).parents[:-1] if ".." not in name}):
+            header = tarfile.TarInfo(folder)
+            header.type, header.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(header)
         for name, content in files.items():
             header = tarfile.TarInfo(name)
             header.size, header.mode = len(content), 0o644

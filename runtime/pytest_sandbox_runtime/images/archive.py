@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError, SandboxError
+from pytest_sandbox_runtime.images.compressions import NONE, sniff
 from pytest_sandbox_runtime.images.digest import hex_of, pour
 from pytest_sandbox_runtime.images.documents import Document, read_json
 from pytest_sandbox_runtime.images.layout import MAX_BLOB, is_image
 from pytest_sandbox_runtime.images.manifest import (
-    OCI_CONFIG,
     OCI_LAYER,
-    OCI_MANIFEST,
     Descriptor,
     History,
     ImageConfig,
@@ -22,13 +21,15 @@ from pytest_sandbox_runtime.images.manifest import (
     Manifest,
     parse_manifest,
 )
-from pytest_sandbox_runtime.images.packing import NONE, blame, sniff, unpacked
+from pytest_sandbox_runtime.images.members import Limits
+from pytest_sandbox_runtime.images.packed import unpacked
 from pytest_sandbox_runtime.images.places import explained
 from pytest_sandbox_runtime.images.platforms import Platform
 from pytest_sandbox_runtime.images.pruning import collect
 from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.roots import check_root, opened
-from pytest_sandbox_runtime.images.sources import Directory, Source, Tar, plain, read_small
+from pytest_sandbox_runtime.images.sources import Directory, Source, Tar, read_small
+from pytest_sandbox_runtime.images.stack import EMPTY, Stack
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.leases import Lease
@@ -47,8 +48,10 @@ def load(store: Store, path: str, *, platform: Platform | None = None, max_bytes
     Where one is for several platforms, that for ``platform`` is taken, None for this machine's. Layers are unpacked
     and so checked. ``max_bytes`` is how much one file may hold. Raises ImageError, and then nothing is loaded.
     """
+    with explained(store.path):
+        lease = store.leases.take()
     try:
-        with store.leases.take() as lease:
+        with lease:
             loaded = read_images(store, path, lease, platform=platform, max_bytes=max_bytes)
             for reference, descriptor in loaded:
                 if reference is None:
@@ -95,7 +98,7 @@ class _Reading:
         packing = sniff(os.pread(fd, 16, 0))
         with open(fd, "rb", buffering=0, closefd=False) as file, self.store.images.begin(self.lease) as whole:
             if packing != NONE:
-                with blame(self.path), unpacked(file, packing) as data:
+                with unpacked(file, self.path) as data:
                     pour(data, whole.write, limit=self.max_bytes, what=self.path)
             tar = Tar(self.path, fd if packing == NONE else whole.fileno())
             if tar.is_image:
@@ -108,21 +111,17 @@ class _Reading:
     # A root file system
 
     def _from_root(self, layer: Descriptor) -> Descriptor:
-        check_root(self._unpack(layer, layer.digest), self.path)
+        check_root(self._unpack(layer, layer.digest, EMPTY).roots[0], self.path)
         history = History(created=_EPOCH, created_by="pytest-sandbox load", comment="a root file system")
         config = ImageConfig(
             platform=self.platform or Platform.host(), created=_EPOCH, diff_ids=(layer.digest,), history=(history,)
         )
-        return self._compose(config.to_bytes(), (layer,))
+        return self.store.images.add_image(config.to_bytes(), (layer,), self.lease)
 
-    def _compose(self, config: bytes, layers: tuple[Descriptor, ...]) -> Descriptor:
-        images = self.store.images
-        manifest = Manifest(images.add_bytes(config, OCI_CONFIG, self.lease), layers)
-        return images.add_bytes(manifest.to_bytes(), OCI_MANIFEST, self.lease)
-
-    def _unpack(self, layer: Descriptor, diff_id: str) -> str:
+    def _unpack(self, layer: Descriptor, diff_id: str, below: Stack) -> Stack:
+        limits = Limits(max_bytes=self.max_bytes)
         with explained(self.store.path):
-            return self.store.layers.unpack(self.store.images, layer, diff_id, self.lease)
+            return self.store.layers.unpack(self.store.images, layer, diff_id, self.lease, below=below, limits=limits)
 
     # An OCI image layout
 
@@ -149,9 +148,9 @@ class _Reading:
     def _copy_parts(self, source: Source, manifest: Manifest) -> None:
         for part in (manifest.config, *manifest.layers):
             self._copy(source, part)
-        config = self.store.images.config_of(manifest)
-        for layer, diff_id in zip(manifest.layers, config.diff_ids, strict=True):
-            self._unpack(layer, diff_id)
+        stack = EMPTY
+        for layer, diff_id in self.store.images.layers_of(manifest):
+            stack = self._unpack(layer, diff_id, stack)
 
     def _copy(self, source: Source, descriptor: Descriptor) -> None:
         images = self.store.images
@@ -183,18 +182,20 @@ class _Reading:
         names = entry.texts("Layers")
         if len(names) != len(config.diff_ids):
             raise entry.error(f"has {len(names)} layers, and its config {len(config.diff_ids)}")
-        layers = [self._layer_of(source, *pair) for pair in zip(names, config.diff_ids, strict=True)]
-        return self._compose(data, tuple(layers))
+        layers = []
+        stack = EMPTY
+        for name, diff_id in zip(names, config.diff_ids, strict=True):
+            layers.append(self._add_layer(source, name, diff_id))
+            stack = self._unpack(layers[-1], diff_id, stack)
+        return self.store.images.add_image(data, layers, self.lease)
 
-    def _layer_of(self, source: Source, name: str, diff_id: str) -> Descriptor:
+    def _add_layer(self, source: Source, name: str, diff_id: str) -> Descriptor:
         images = self.store.images
         size = images.size(diff_id) if images.has(diff_id, None, self.lease) else None
         if size is None:
-            with source.open(name) as file, plain(file, f"its {name}") as data:
+            with source.open(name) as file, unpacked(file, f"its {name}") as data:
                 _, size = images.add(data, self.lease, digest=diff_id, limit=self.max_bytes)
-        layer = Descriptor(OCI_LAYER, diff_id, size)
-        self._unpack(layer, diff_id)
-        return layer
+        return Descriptor(OCI_LAYER, diff_id, size)
 
 
 def _name_of(descriptor: Descriptor) -> Reference | None:

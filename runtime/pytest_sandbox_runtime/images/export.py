@@ -10,11 +10,12 @@ import tempfile
 from typing import IO, TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.compressions import NONE
 from pytest_sandbox_runtime.images.digest import hex_of, pour
 from pytest_sandbox_runtime.images.documents import canonical
 from pytest_sandbox_runtime.images.layout import MARKER, MAX_BLOB
 from pytest_sandbox_runtime.images.manifest import Index, compression_of
-from pytest_sandbox_runtime.images.packing import NONE, blame, packed, unpacked
+from pytest_sandbox_runtime.images.packed import packing, unpacked
 from pytest_sandbox_runtime.images.places import explained
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def save(
     if format not in FORMATS:
         raise ImageError(f"{format!r} is no format of archives", hint=f"one of {', '.join(FORMATS)}")
     write = _write_oci if format == "oci" else _write_docker
-    with _target(target) as file, packed(file, compression) as stream:
+    with _target(target) as file, packing(file, compression) as stream:
         write(layout, images, stream)
         stream.write(bytes(2 * tarfile.BLOCKSIZE))
 
@@ -113,14 +114,14 @@ def _texts(value: object) -> list[str]:
 
 
 def _add_layer(layout: Layout, layer: Descriptor, diff_id: str, tar: IO[bytes]) -> None:
-    packing, name = compression_of(layer.media_type), f"{hex_of(diff_id)}/layer.tar"
+    name = f"{hex_of(diff_id)}/layer.tar"
     with layout.open(layer) as blob:
-        if packing == NONE:
+        if compression_of(layer.media_type) == NONE:
             _add(tar, name, blob, layer.size)
             return
         # Its size comes before it in a tar, and is not known before it is unpacked.
         with tempfile.TemporaryFile(dir=layout.path) as whole:
-            with blame(f"the layer {layer.digest}"), unpacked(blob, packing) as data:
+            with unpacked(blob, f"the layer {layer.digest}") as data:
                 pour(data, whole.write, limit=MAX_BLOB, what=f"the layer {layer.digest}")
             size = whole.tell()
             whole.seek(0)

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.reference import Reference
+from pytest_sandbox_runtime.images.stack import EMPTY, Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -184,13 +185,15 @@ class Images:
         """Return all that is known of an image."""
         descriptor, manifest, config = self._parts(image)
         names = [one for one in self._layout.index().manifests if one.digest == descriptor.digest]
-        layers = tuple(
-            LayerDetails(one.digest, diff_id, one.media_type, one.size, self._store.layer(diff_id))
-            for one, diff_id in zip(manifest.layers, config.diff_ids, strict=True)
-        )
+        layers = []
+        stack: Stack | None = EMPTY
+        for one, diff_id in self._layout.layers_of(manifest):
+            stack = self._store.find_layer(diff_id, stack) if stack else None
+            place = stack.roots[0] if stack else None
+            layers.append(LayerDetails(one.digest, diff_id, one.media_type, one.size, place))
         references = tuple(sorted(filter(None, map(_reference_of, names)), key=str))
         size = sum(one.size for one in layers)
-        return ImageDetails(references, descriptor.digest, manifest.config.digest, size, config, layers)
+        return ImageDetails(references, descriptor.digest, manifest.config.digest, size, config, tuple(layers))
 
     def history(self, image: BuiltImage | str) -> tuple[HistoryStep, ...]:
         """Return how the image came to be, the last step first."""

@@ -20,6 +20,8 @@ from pytest_sandbox_runtime.images.documents import MAX_DOCUMENT
 from pytest_sandbox_runtime.images.manifest import (
     INDEX_TYPES,
     MANIFEST_TYPES,
+    OCI_CONFIG,
+    OCI_MANIFEST,
     Descriptor,
     ImageConfig,
     Index,
@@ -30,7 +32,7 @@ from pytest_sandbox_runtime.images.places import explained
 from pytest_sandbox_runtime.images.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from typing_extensions import Self
 
@@ -100,6 +102,11 @@ class Layout:
         if not self.has(digest, len(data), lease):
             self.add(io.BytesIO(data), lease)
         return Descriptor(media_type, digest, len(data))
+
+    def add_image(self, config: bytes, layers: Sequence[Descriptor], lease: Lease) -> Descriptor:
+        """Store the manifest of ``config`` and ``layers``, the lowest first, and return what points to it."""
+        manifest = Manifest(self.add_bytes(config, OCI_CONFIG, lease), tuple(layers))
+        return self.add_bytes(manifest.to_bytes(), OCI_MANIFEST, lease)
 
     def has(self, digest: str, size: int | None, lease: Lease) -> bool:
         """Whether the blob is there, with ``size`` where that is known; if so it stays as long as ``lease``."""
@@ -220,6 +227,10 @@ class Layout:
             raise ImageError(f"the config {manifest.config.digest} has {said}")
         return config
 
+    def layers_of(self, manifest: Manifest) -> list[tuple[Descriptor, str]]:
+        """Return the layers, the lowest first, each with its diff id."""
+        return list(zip(manifest.layers, self.config_of(manifest).diff_ids, strict=True))
+
     def reach(self, digest: str) -> Iterator[str]:
         """Yield the digests of all blobs that ``digest`` needs, and its own, as far as they are there."""
         yield digest
@@ -308,13 +319,14 @@ class Ingest:
         """Return the descriptor of what was written so far."""
         return self._fd
 
-    def write(self, data: bytes) -> None:
-        """Append ``data``."""
+    def write(self, data: bytes | memoryview) -> int:
+        """Append ``data``, all of it; returns how much that is."""
         self._seen.update(data)
         view = memoryview(data)
         with explained(self._path):
             while view:
                 view = view[os.write(self._fd, view) :]
+        return len(data)
 
     def commit(self, digest: str | None = None, size: int | None = None) -> tuple[str, int]:
         """Make it a blob, and return its digest and size; raises ImageError where they are not the given ones."""

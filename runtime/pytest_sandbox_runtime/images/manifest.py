@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.compressions import GZIP, NONE, ZSTD
 from pytest_sandbox_runtime.images.digest import digest_of
 from pytest_sandbox_runtime.images.documents import Document, canonical, read_document
-from pytest_sandbox_runtime.images.packing import GZIP, NONE, ZSTD
 from pytest_sandbox_runtime.images.platforms import Platform, best
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.places import explained, remove_tree, tree_size
+from pytest_sandbox_runtime.images.stack import all_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +63,7 @@ class Pruned:
 def disk_usage(store: Store) -> Usage:
     """Return what ``store`` takes on disk."""
     blobs = [size for digest in store.images.digests() if (size := store.images.size(digest)) is not None]
-    layers = [store.layers.size(diff_id) for diff_id in store.layers.all()]
+    layers = [store.layers.size(name) for name in store.layers.all()]
     images = len({one.digest for one in store.images.index().manifests})
     return Usage(images, len(blobs), sum(blobs), len(layers), sum(layers), sum(1 for _ in store.records.all()))
 
@@ -112,20 +113,20 @@ def collect(store: Store, *, unused_since: float | None = None, only: Iterable[s
 
 
 def _mark(store: Store, pins: set[str]) -> tuple[set[str], set[str]]:
-    """Return all digests that are needed, and the diff ids among them whose layers can be unpacked again."""
+    """Return all digests that are needed, and the layers among them that can be unpacked again."""
     roots = {one.digest for one in store.images.index().manifests} | pins
     needed: set[str] = set()
     again: set[str] = set()
     for _, record, _ in store.records.all():
         roots.update(record.digests)
-        if record.diff_id and record.descriptor:
-            again.add(record.diff_id)
+        if record.descriptor:
+            again.update(record.layers)
     for root in roots:
         for digest in store.images.reach(root):
             needed.add(digest)
-            diff_ids = store.images.diff_ids_of(digest)
-            needed.update(diff_ids)
-            again.update(diff_ids)
+            layers = all_names(store.images.diff_ids_of(digest))
+            needed.update(layers)
+            again.update(layers)
     return needed, again
 
 
@@ -138,7 +139,7 @@ def _forget_images(store: Store, limit: float | None, *, tagged: bool) -> tuple[
     def is_kept(one: Descriptor) -> bool:
         if canonical_name(one) is not None and not tagged:
             return True
-        needs = {one.digest, *store.images.diff_ids_of(one.digest)}
+        needs = {one.digest, *all_names(store.images.diff_ids_of(one.digest))}
         times = [used.get(digest, 0.0) for digest in needs] + [_stored_at(store, one.digest)]
         if needs & pins or (limit is not None and max(times) > limit):
             return True

@@ -14,6 +14,7 @@ from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.digest import check_digest
 from pytest_sandbox_runtime.images.documents import Document, canonical, read_document
 from pytest_sandbox_runtime.images.manifest import Descriptor
+from pytest_sandbox_runtime.images.stack import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,11 +26,15 @@ _PARTIAL = ".partial-"
 
 @dataclass(frozen=True)
 class Record:
-    """What a key led to: a layer, its blob, or both; ``notes_json`` is whatever else its maker wants back, as JSON."""
+    """What a key led to: a layer, its blob, or both; ``notes_json`` is whatever else its maker wants back, as JSON.
+
+    ``below`` is the chain id of what the layer is over, None for nothing.
+    """
 
     diff_id: str | None = None
     descriptor: Descriptor | None = None
     notes_json: str = "{}"
+    below: str | None = None
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -38,22 +43,28 @@ class Record:
         return notes
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """What its layer may be called in the store."""
+        return names_of(self.diff_id, self.below) if self.diff_id else ()
+
+    @property
     def digests(self) -> tuple[str, ...]:
         """What is needed for this to be of use."""
-        return tuple(one for one in (self.diff_id, self.descriptor and self.descriptor.digest) if one)
+        return (*self.layers, self.descriptor.digest) if self.descriptor else self.layers
 
     @classmethod
     def of(cls, document: Document) -> Self:
         """Read one; raises ImageError."""
         diff_id = check_digest(document.text("diff_id")) if "diff_id" in document else None
         descriptor = Descriptor.of(document.document("descriptor")) if "descriptor" in document else None
-        return cls(diff_id, descriptor, document.document("notes").as_json())
+        below = check_digest(document.text("below")) if "below" in document else None
+        return cls(diff_id, descriptor, document.document("notes").as_json(), below)
 
     def to_bytes(self, key: str) -> bytes:
         """Return what its file holds; the key is there for people."""
         descriptor = self.descriptor.as_dict() if self.descriptor else None
-        notes = self.notes
-        return canonical({"key": key, "diff_id": self.diff_id, "descriptor": descriptor, "notes": notes})
+        fields = {"diff_id": self.diff_id, "below": self.below, "descriptor": descriptor, "notes": self.notes}
+        return canonical({"key": key, **fields})
 
 
 class Records:

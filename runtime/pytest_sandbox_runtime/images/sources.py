@@ -5,7 +5,6 @@ No name in an archive ever reaches the file system: names are keys here.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import posixpath
 import re
@@ -15,11 +14,8 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.documents import MAX_DOCUMENT
-from pytest_sandbox_runtime.images.packing import NONE, blame, sniff, unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from typing_extensions import Self
 
 _AGAIN = "it may have been cut short or damaged on its way: fetch or make it again"
@@ -51,19 +47,6 @@ def read_small(source: Source, name: str) -> bytes:
     if len(data) > MAX_DOCUMENT:
         raise ImageError(f"{name} is larger than the {MAX_DOCUMENT} bytes that a document may have")
     return data
-
-
-@contextlib.contextmanager
-def plain(stream: IO[bytes], what: str) -> Iterator[IO[bytes]]:
-    """Return ``stream`` from its begin on, unpacked from whatever it is packed by; ``what`` is for errors."""
-    kind = sniff(stream.read(16))
-    stream.seek(0)
-    with blame(what):
-        if kind == NONE:
-            yield stream
-        else:
-            with unpacked(stream, kind) as data:
-                yield data
 
 
 class Directory:
@@ -200,5 +183,7 @@ class _Part:
         self._position += len(data)
         return data
 
-    def seek(self, position: int) -> None:
-        self._position = position
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)

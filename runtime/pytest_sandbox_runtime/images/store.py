@@ -16,14 +16,19 @@ from typing import TYPE_CHECKING, Any
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.places import default_store, explained, open_private
 from pytest_sandbox_runtime.images.roots import check_root, opened
+from pytest_sandbox_runtime.images.stack import EMPTY, Stack
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.images.digest import Readable
+    from pytest_sandbox_runtime.images.layer import AppliedLayer
     from pytest_sandbox_runtime.images.layers import Layers
     from pytest_sandbox_runtime.images.layout import Layout
     from pytest_sandbox_runtime.images.leases import Lease, Leases
-    from pytest_sandbox_runtime.images.manifest import Descriptor, Manifest
+    from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.records import Record, Records
     from pytest_sandbox_runtime.specs import Image
 
@@ -109,31 +114,58 @@ class Store:
 
     # Layers
 
-    def layer(self, diff_id: str) -> str | None:
-        """Return the directory of the unpacked layer, None where it is not there."""
-        return self.layers.find(diff_id, self.lease)
+    def find_layer(self, diff_id: str, below: Stack = EMPTY) -> Stack | None:
+        """Return ``below`` with the layer over it, None where that is not unpacked."""
+        return self.layers.find(diff_id, below, self.lease)
 
-    def unpack_layer(self, descriptor: Descriptor, diff_id: str) -> str:
-        """Return the directory of the layer, unpacked from its blob if it is not there yet; raises ImageError."""
+    def unpack_layer(self, descriptor: Descriptor, diff_id: str, below: Stack = EMPTY) -> Stack:
+        """Return ``below`` with the layer over it, unpacked from its blob if it is not there yet; raises ImageError."""
         with explained(self.path):
-            return self.layers.unpack(self.images, descriptor, diff_id, self.lease)
+            return self.layers.unpack(self.images, descriptor, diff_id, self.lease, below=below)
 
-    def add_layer_tree(self, tree: str, diff_id: str) -> str:
-        """Make the directory ``tree``, on the store's file system, the layer ``diff_id``; return its place."""
+    def add_layer_tree(self, tree: str, diff_id: str, below: Stack = EMPTY) -> Stack:
+        """Make the directory ``tree``, on the store's file system, the layer over ``below``; return both."""
         with explained(self.path):
-            return self.layers.adopt(tree, diff_id, self.lease)
+            return self.layers.adopt(tree, diff_id, self.lease, below=below)
+
+    def add_layer_tar(self, stream: Readable) -> Descriptor:
+        """Store a layer's tar, which is not packed: so the digest of what is returned is its diff id, too."""
+        from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
+
+        with explained(self.path):
+            return Descriptor(OCI_LAYER, *self.images.add(stream, self.lease))
+
+    def write_layer(self, upper: str, below: Stack = EMPTY, **options: Any) -> Descriptor:
+        """Store what changed in ``upper``, an overlay's upper directory over ``below``, as a layer's tar.
+
+        ``options`` are those of ``layer.write_layer``: epoch, user_namespace, identities.
+        """
+        from pytest_sandbox_runtime.images.layer import write_layer
+        from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
+
+        with explained(self.path), self.images.begin(self.lease) as blob:
+            write_layer(upper, blob, lowers=below.roots, **options)
+            return Descriptor(OCI_LAYER, *blob.commit())
+
+    def add_image(self, config: ImageConfig, layers: Sequence[Descriptor]) -> Descriptor:
+        """Store an image of ``config`` and ``layers``, the lowest first, and return what points to its manifest.
+
+        Until it is tagged, ``images.put`` or a record keeps it, or the lease.
+        """
+        with explained(self.path):
+            return self.images.add_image(config.to_bytes(), layers, self.lease)
+
+    def stack_of(self, manifest: Manifest) -> Stack:
+        """Return the image's layers, unpacked where they are not yet."""
+        self.lease.pin(manifest.config.digest, *(layer.digest for layer in manifest.layers))
+        stack = EMPTY
+        for descriptor, diff_id in self.images.layers_of(manifest):
+            stack = self.unpack_layer(descriptor, diff_id, stack)
+        return stack
 
     def roots_of(self, manifest: Manifest) -> tuple[str, ...]:
-        """Return the directories of the image's layers, the topmost first, unpacked where they are not yet.
-
-        A layer that an image has twice is there once, at its higher place: overlayfs(5) takes no directory twice.
-        """
-        self.lease.pin(manifest.config.digest, *(layer.digest for layer in manifest.layers))
-        config = self.images.config_of(manifest)
-        self.lease.pin(*config.diff_ids)
-        pairs = zip(manifest.layers, config.diff_ids, strict=True)
-        found = [self.unpack_layer(descriptor, diff_id) for descriptor, diff_id in pairs]
-        return tuple(dict.fromkeys(reversed(found)))
+        """Return the directories of the image's layers, the topmost first, unpacked where they are not yet."""
+        return self.stack_of(manifest).roots
 
     # What is remembered
 
@@ -145,16 +177,22 @@ class Store:
         self.lease.pin(*record.digests)
         blob = record.descriptor
         is_there = blob is not None and self.images.has(blob.digest, blob.size, self.lease)
-        return record if is_there or (record.diff_id and self.layer(record.diff_id)) else None
+        return record if is_there or self.layers.has_any(record.layers) else None
 
     def remember(
-        self, key: str, *, diff_id: str | None = None, descriptor: Descriptor | None = None, **notes: Any
+        self,
+        key: str,
+        *,
+        diff_id: str | None = None,
+        below: str | None = None,
+        descriptor: Descriptor | None = None,
+        **notes: Any,
     ) -> Record:
-        """Note that ``key`` led to a layer, its blob, or both, and whatever else can be said in JSON."""
+        """Note that ``key`` led to a layer over the chain id ``below``, its blob, or both, and more in JSON."""
         from pytest_sandbox_runtime.images.documents import canonical
         from pytest_sandbox_runtime.images.records import Record
 
-        record = Record(diff_id, descriptor, canonical(notes).decode())
+        record = Record(diff_id, descriptor, canonical(notes).decode(), below)
         with explained(self.path):
             self.records.remember(key, record)
         return record
@@ -197,45 +235,39 @@ class Store:
         key, identity = f"archive:{archive}", _identity(fd)
         record = self.records.recall(key)
         if record and record.diff_id and record.notes.get("identity") == identity:
-            layer = self.layer(record.diff_id)
-            if layer is not None:
-                return layer
+            found = self.find_layer(record.diff_id)
+            if found is not None:
+                return found.roots[0]
         began = time.time_ns()
-        layer = self._unpacked(archive, fd, identity)
+        unpacked = self._unpacked(archive, fd, identity)
         if _is_settled(fd, began):
-            self.remember(key, diff_id=f"sha256:{os.path.basename(layer)}", identity=identity)
-        return layer
+            self.remember(key, diff_id=unpacked.chain_id, identity=identity)
+        return unpacked.roots[0]
 
-    def _unpacked(self, archive: str, fd: int, identity: list[int]) -> str:
-        from pytest_sandbox_runtime.images.packing import NONE, sniff
+    def _unpacked(self, archive: str, fd: int, identity: list[int]) -> Stack:
+        from pytest_sandbox_runtime.images.compressions import NONE, sniff
 
         digest = _sha256(fd)
         _check_unchanged(archive, fd, identity)
         is_plain = sniff(os.pread(fd, 16, 0)) == NONE
 
-        def fill(partial: str) -> str:
-            diff_id = _unpack(archive, fd, partial, f"sha256:{digest}" if is_plain else None)
+        def fill(partial: str) -> AppliedLayer:
+            done = _unpack(archive, fd, partial)
             _check_unchanged(archive, fd, identity)
-            return diff_id
+            return done
 
-        return self.layers.make(digest, fill, self.lease, f"sha256:{digest}" if is_plain else None)
+        return self.layers.make(digest, fill, self.lease, diff_id=f"sha256:{digest}" if is_plain else None)
 
 
-def _unpack(archive: str, fd: int, partial: str, diff_id: str | None) -> str:
-    from pytest_sandbox_runtime.images.layers import apply_layer, apply_measured
-    from pytest_sandbox_runtime.images.packing import blame, sniff, unpacked
+def _unpack(archive: str, fd: int, partial: str) -> AppliedLayer:
+    from pytest_sandbox_runtime.images.layers import apply
 
     os.lseek(fd, 0, os.SEEK_SET)
     # The very file that has the digest, whatever has its name by now.
-    with open(archive, "rb", buffering=0, opener=lambda _path, _flags: os.dup(fd)) as stream:
-        if diff_id is not None:
-            apply_layer(stream, partial)
-        else:
-            with blame(archive):
-                plain = unpacked(stream, sniff(os.pread(fd, 16, 0)))
-                diff_id = apply_measured(plain, partial, archive).digest
+    with open(fd, "rb", buffering=0, closefd=False) as stream:
+        done = apply(stream, partial, EMPTY, archive)
     check_root(partial, archive)
-    return diff_id
+    return done
 
 
 def _only(path: str, loaded: list[Any]) -> Descriptor:

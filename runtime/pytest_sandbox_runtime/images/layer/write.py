@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.attributes import Identities
@@ -13,7 +13,6 @@ from pytest_sandbox_runtime.images.layer.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import IO
 
     from pytest_sandbox_runtime.images.layer.walk import Member
 
@@ -25,6 +24,13 @@ _IMPOSSIBLE = "remove or rename it in the step that made it, and do not write to
 _UNREADABLE = "files of the sandbox's other users can be read in its user namespace only"
 
 
+class Writable(Protocol):
+    """What a layer is written to; it may take less than all."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append ``data``; returns how much of it."""
+
+
 class LayerDigest(NamedTuple):
     """What a layer's tar is called, "sha256:" and 64 digits, and its size in bytes."""
 
@@ -34,7 +40,7 @@ class LayerDigest(NamedTuple):
 
 def write_layer(
     upper: str,
-    stream: IO[bytes],
+    stream: Writable,
     *,
     lowers: Sequence[str] | None = None,
     epoch: int = SOURCE_DATE_EPOCH,
@@ -59,7 +65,7 @@ def write_layer(
 class _Tar:
     """What is written, counted and digested."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Writable) -> None:
         self._stream = stream
         self.digest = hashlib.sha256()
         self.size = 0
