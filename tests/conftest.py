@@ -37,11 +37,6 @@ def _program(name: str) -> Capability:
     return Capability(name, path is not None, path or "not installed", f"sudo apt install {name}")
 
 
-def _docker(name: str) -> Capability:
-    path = shutil.which("dockerd", path=PATH) and shutil.which("docker", path=PATH)
-    return Capability(name, path is not None, path or "not installed", "sudo apt install docker.io")
-
-
 def _static_busybox(name: str) -> Capability:
     path = shutil.which("busybox", path=PATH)
     is_there = path is not None and _is_static(path)
@@ -98,7 +93,6 @@ OF_TESTS: dict[str, Callable[[str], Capability]] = {
     "python3": _program,
     "redis-server": _program,
     "bwrap": _program,
-    "docker": _docker,
     "podman": _program,
     "skopeo": _program,
     "umoci": _program,

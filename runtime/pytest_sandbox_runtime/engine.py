@@ -23,6 +23,7 @@ from pytest_sandbox_runtime.errors import EngineError, SandboxClosedError, Sandb
 from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
+from pytest_sandbox_runtime.specs.sandbox import Mount
 from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.supervisor.removal import kept_path, remove_run
@@ -354,7 +355,7 @@ def _last_words(run: str) -> str:
 
 def _is_seen_outside(spec: SandboxSpec) -> bool:
     """Whether what dies in a sandbox could, for a moment, still be noticed by anybody but its processes."""
-    return spec.network == "host" or any(not mount.read_only for mount in spec.mounts)
+    return spec.network == "host" or any(isinstance(mount, Mount) and not mount.read_only for mount in spec.mounts)
 
 
 def _kill(pidfd: int, *, wait: bool) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime.errors import BuildError, ImageError, UnsupportedError
 from pytest_sandbox_runtime.images.building.chain import Chain
 from pytest_sandbox_runtime.images.roots import check_root
+from pytest_sandbox_runtime.images.stack import Stack
 from pytest_sandbox_runtime.specs import Archive, Debian, Pull, Scratch
 from pytest_sandbox_runtime.specs.keys import key_of
 
@@ -50,8 +51,9 @@ def chain_of(descriptor: Descriptor, store: Store) -> Chain:
     return Chain(
         layers=manifest.layers,
         diff_ids=config.diff_ids,
-        roots=store.roots_of(manifest),
+        stack=store.stack_of(manifest),
         config=config.config,
+        author=config.author,
         history=config.history,
         platform=config.platform,
     )
@@ -60,7 +62,7 @@ def chain_of(descriptor: Descriptor, store: Store) -> Chain:
 def _archive(path: str, store: Store) -> Chain:
     if os.path.isdir(path) and not os.path.exists(os.path.join(path, "oci-layout")):
         check_root(path, path)
-        return Chain(roots=(path,))
+        return Chain(stack=Stack(None, (path,)))
     return chain_of(store.image_in(path), store)
 
 

@@ -17,11 +17,10 @@ from pytest_sandbox_runtime.images.building.inputs import Inputs, others
 from pytest_sandbox_runtime.images.building.running import ran
 from pytest_sandbox_runtime.images.building.staged import stage
 from pytest_sandbox_runtime.images.building.staging import Staging
-from pytest_sandbox_runtime.images.config import steps
-from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH, write_layer
-from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
+from pytest_sandbox_runtime.images.building.telling import told
+from pytest_sandbox_runtime.images.config import author_of, steps
+from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
-from pytest_sandbox_runtime.specs.spelling import spelled_layer
 
 if TYPE_CHECKING:
     from typing import Any
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.images.building.chain import Chain
     from pytest_sandbox_runtime.images.config import Step
-    from pytest_sandbox_runtime.images.records import Record
+    from pytest_sandbox_runtime.images.manifest import Descriptor
     from pytest_sandbox_runtime.specs import SandboxSpec
 
 _MOST_AT_ONCE = os.cpu_count() or 1
@@ -66,7 +65,7 @@ class Builder:
         env = dict(pair.partition("=")[::2] for pair in chain.config.get("Env") or ())
         return replace(
             spec,
-            image=Image(Unpacked(chain.roots, str(spec.image))),
+            image=Image(Unpacked(chain.stack.roots, str(spec.image))),
             env={**env, **dict(spec.env)},
             user=spec.user if spec.user is not None else chain.config.get("User") or None,
             workdir=spec.workdir or chain.config.get("WorkingDir") or None,
@@ -75,12 +74,10 @@ class Builder:
     def build(self, image: Image) -> Descriptor:
         """Return what points to the manifest of ``image``, made and stored; raises ImageError."""
         chain = self.chain(image)
-        if len(chain.roots) > len(chain.layers):
+        if chain.is_directory:
             hint = "pack it: tar -C ROOT -cf root.tar ., and name the tar"
             raise ImageError(f"{image} is a directory, of which no image can be made", hint=hint)
-        descriptor = chain.write(self._store.images, self._store.lease)
-        self._store.images.put(descriptor)
-        return descriptor
+        return chain.write(self._store)
 
     def chain(self, image: Image) -> Chain:
         """Return the layers of ``image``, those that are missing made; raises ImageError."""
@@ -106,31 +103,32 @@ class Builder:
                 # Met again where it is used, and then whatever went wrong is told.
                 side.submit(self.chain, other)
             chain = base_of(image.base, self._store, self._engine.images, self._report)
-            if image.layers and len(chain.roots) > len(chain.layers):
-                raise ImageError(f"layers cannot be put on the directory {chain.roots[0]}", hint="pack it as a tar")
+            if image.layers and chain.is_directory:
+                raise ImageError(
+                    f"layers cannot be put on the directory {chain.stack.roots[0]}", hint="pack it as a tar"
+                )
             made = steps(image.layers, chain.config)
             for number, step in enumerate(made, 1):
-                chain = self._stack(chain, step, _Place(number, len(made), spelled_layer(step.layer)))
+                chain = self._stack(chain, step, _Place(number, len(made), told(step.layer)))
         return chain
 
     def _stack(self, chain: Chain, step: Step, place: _Place) -> Chain:
         if not step.changes_files:
+            chain = replace(chain, author=author_of(Image(layers=(step.layer,)), chain.author))
             return chain.with_config(step.config, place.call)
         inputs = Inputs.of(step, self.chain)
         parts = parts_of(chain, step, inputs.digest)
         key = key_from(step, parts)
-        record = self._cache.find(key)
-        if record is None:
+        layer = self._cache.find(key)
+        if layer is None:
             with self._cache.alone(key, str(place)):
-                record = self._cache.find(key) or self._make_layer(key, chain, step, inputs, parts, place)
-        assert record.diff_id is not None
-        assert record.descriptor is not None
-        root = self._store.unpack_layer(record.descriptor, record.diff_id, chain.roots)
-        return chain.with_layer(record.descriptor, record.diff_id, root, place.call, step.config)
+                layer = self._cache.find(key) or self._make_layer(key, chain, step, inputs, parts, place)
+        stack = self._store.unpack_layer(layer, layer.digest, chain.stack)
+        return chain.with_layer(layer, stack, place.call, step.config)
 
     def _make_layer(
         self, key: str, chain: Chain, step: Step, inputs: Inputs, parts: dict[str, Any], place: _Place
-    ) -> Record:
+    ) -> Descriptor:
         why = f": {self._cache.reason(step, parts)}" if self._explain else ""
         self._report(f"{place}{why}")
         with ExitStack() as undo:
@@ -138,27 +136,23 @@ class Builder:
                 upper = undo.enter_context(self._upper(chain, step, inputs, undo))
             except BuildError as error:
                 raise self._failed(error, chain, place) from None
-            with self._store.images.begin(self._store.lease) as blob:
-                layer = write_layer(
-                    upper, blob, lowers=chain.roots, epoch=SOURCE_DATE_EPOCH, user_namespace=os.geteuid() != 0
-                )
-                blob.commit(layer.diff_id, layer.size)
-        descriptor = Descriptor(OCI_LAYER, layer.diff_id, layer.size)
-        return self._cache.remember(key, step, parts, layer.diff_id, descriptor)
+            layer = self._store.write_layer(
+                upper, chain.stack, epoch=SOURCE_DATE_EPOCH, user_namespace=os.geteuid() != 0
+            )
+        return self._cache.remember(key, step, parts, layer)
 
     def _upper(self, chain: Chain, step: Step, inputs: Inputs, undo: ExitStack) -> Any:
         if step.run is not None:
-            image = Image(Unpacked(chain.roots, "the image so far", on_disk=True))
-            return ran(self._engine, image, step, chain.roots, lambda other: self.chain(other).roots)
+            image = Image(Unpacked(chain.stack.roots, "the image so far", on_disk=True))
+            return ran(self._engine, image, step, chain.stack.roots, lambda other: self.chain(other).stack.roots)
         place = tempfile.TemporaryDirectory(prefix="step-", dir=self._engine.run_directory)
         os.mkdir(os.path.join(place.name, "upper"), 0o755)
-        stage(step, Staging(os.path.join(place.name, "upper"), chain.roots), inputs.sources)
+        stage(step, Staging(os.path.join(place.name, "upper"), chain.stack.roots), inputs.sources)
         undo.enter_context(place)
         return _entered(os.path.join(place.name, "upper"))
 
     def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
-        before = chain.write(self._store.images, self._store.lease)
-        self._store.images.put(before)
+        before = chain.write(self._store)
         return BuildError(
             f"{place} failed: {error.message}",
             hint=f"look around in the state before it: pytest-sandbox shell --image {before.digest[7:19]}",

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.building.chain import Chain
     from pytest_sandbox_runtime.images.config import Step
     from pytest_sandbox_runtime.images.manifest import Descriptor
-    from pytest_sandbox_runtime.images.records import Record
     from pytest_sandbox_runtime.images.store import Store
 
 # To be raised when the same declaration begins to make other layers.
@@ -32,12 +31,12 @@ class Cache:
         self._rebuild = rebuild
         self._report = report
 
-    def find(self, key: str) -> Record | None:
-        """Return what ``key`` led to."""
+    def find(self, key: str) -> Descriptor | None:
+        """Return the layer that ``key`` led to."""
         record = self._store.recall(f"layer:{key}")
-        if record is not None and self._rebuild and record.notes.get("run") != self._run:
+        if record is None or (self._rebuild and record.notes.get("run") != self._run):
             return None
-        return record
+        return record.descriptor
 
     @contextlib.contextmanager
     def alone(self, key: str, name: str) -> Iterator[None]:
@@ -55,10 +54,11 @@ class Cache:
         finally:
             lock.release()
 
-    def remember(self, key: str, step: Step, parts: dict[str, Any], diff_id: str, layer: Descriptor) -> Record:
+    def remember(self, key: str, step: Step, parts: dict[str, Any], layer: Descriptor) -> Descriptor:
         """Note what ``key`` led to, and of what it was made."""
         self._store.remember(f"last:{key_of(step.layer)}", parts=parts)
-        return self._store.remember(f"layer:{key}", diff_id=diff_id, descriptor=layer, run=self._run)
+        self._store.remember(f"layer:{key}", descriptor=layer, run=self._run)
+        return layer
 
     def reason(self, step: Step, parts: dict[str, Any]) -> str:
         """Say why there is no layer for ``parts``."""
@@ -84,7 +84,7 @@ def parts_of(chain: Chain, step: Step, content: str) -> dict[str, Any]:
     force: list[Any] = [step.workdir]
     if step.run is not None:
         force += [sorted(step.env), step.user, list(step.shell)]
-    return {"parent": chain.chain_id, "force": force, "content": content}
+    return {"parent": chain.stack.chain_id or "", "force": force, "content": content}
 
 
 def key_from(step: Step, parts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. What a step reads besides the layers below it: looked at before it is known whether it must be made."""
+"""PYTEST_DONT_REWRITE. What a step reads besides the layers below it, which is looked at before it may be made."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Inputs:
         copies = list(_copies(step))
         found = [_select(copy, chain_of) for copy in copies]
         said = [
-            chain_of(copy.from_).chain_id if copy.from_ is not None else digest_of(sources)
+            chain_of(copy.from_).stack.chain_id or "" if copy.from_ is not None else digest_of(sources)
             for copy, sources in zip(copies, found, strict=True)
         ]
         digest = hashlib.sha256("\n".join(said).encode()).hexdigest() if said else ""
@@ -43,7 +43,7 @@ class Inputs:
 
 def _select(copy: Copy, chain_of: ChainOf) -> tuple[Source, ...]:
     if copy.from_ is not None:
-        return select(copy, MergedTree(chain_of(copy.from_).roots), is_image=True)
+        return select(copy, MergedTree(chain_of(copy.from_).stack.roots), is_image=True)
     if copy.context is None:
         return ()
     return select(copy, MergedTree((copy.context.directory,)), is_image=False)

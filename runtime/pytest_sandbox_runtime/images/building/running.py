@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. Layers that a command makes: in a sandbox over the layers below, whose upper directory they are."""
+"""PYTEST_DONT_REWRITE. Layers that a command makes: upper directories of sandboxes over the layers below."""
 
 from __future__ import annotations
 

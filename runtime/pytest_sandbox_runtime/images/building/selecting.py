@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. What a Copy takes: files of a context or of another image, by names and patterns, as Docker has it."""
+"""PYTEST_DONT_REWRITE. What a Copy takes: files of a context or another image, by names and patterns as in Docker."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.building.staging import ROOT, owner_and_mode
 from pytest_sandbox_runtime.images.dockerfile.ignore import Ignore, Pattern
-from pytest_sandbox_runtime.lowers import MergedTree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pytest_sandbox_runtime.lowers import Seen
+    from pytest_sandbox_runtime.lowers import MergedTree, Seen
     from pytest_sandbox_runtime.specs import Copy
 
 _WILD = re.compile(r"[*?\[]")

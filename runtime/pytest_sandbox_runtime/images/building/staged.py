@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. Layers that need no command: Copy, File, Workdir and Download are written as an upper directory."""
+"""PYTEST_DONT_REWRITE. Layers that need no command, written as an upper directory: Copy, File, Workdir, Download."""
 
 from __future__ import annotations
 
