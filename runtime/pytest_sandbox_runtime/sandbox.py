@@ -6,7 +6,6 @@ import errno
 import os
 import pwd
 import select
-import signal
 import socket
 import warnings
 from contextlib import ExitStack, suppress
@@ -277,8 +276,13 @@ class Sandbox:
         return SandboxClosedError(f"sandbox {self.name} has died: {why}", hint=self._started.last_words())
 
     def kill_all(self) -> None:
-        """Kill every process in the sandbox but its init."""
-        self._tell(("signal", -1, int(signal.SIGKILL), False))
+        """Kill every process in the sandbox but its init, and wait until all are dead."""
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with reply:
+            with theirs:
+                self._tell(("kill_all",), (theirs.fileno(),))
+            if _receive_or_none(reply) is None:
+                raise self._gone()
 
     # Files
 

@@ -40,6 +40,7 @@ class Init:
             "exec": self._exec,
             "signal": self._signal,
             "connect": self._connect,
+            "kill_all": self._kill_all,
         }
 
     def serve(self) -> int:
@@ -86,10 +87,21 @@ class Init:
         try:
             if group:
                 os.killpg(pid, number)
-            elif pid == -1 or pid in self._waiting:
+            elif pid in self._waiting:
                 os.kill(pid, number)
         except ProcessLookupError:
             pass
+
+    def _kill_all(self, fds: list[int]) -> None:
+        os.kill(-1, signal.SIGKILL)  # everybody but this process: kill(2)
+        reply = socket.socket(fileno=os.dup(fds[0]))
+        try:
+            while True:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+                self._reap()
+        except ChildProcessError:
+            _tell(reply, ("killed",))
+        reply.close()
 
     def _connect(self, family: int, kind: int, address: object, fds: list[int]) -> None:
         reply, wanted = socket.socket(fileno=os.dup(fds[0])), socket.socket(family, kind)

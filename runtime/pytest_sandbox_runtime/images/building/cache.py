@@ -83,7 +83,7 @@ def parts_of(chain: Chain, step: Step, content: str) -> dict[str, Any]:
     """Return all that decides how a layer becomes, besides its declaration."""
     force: list[Any] = [step.workdir]
     if step.run is not None:
-        force += [sorted(step.env), step.user, list(step.shell)]
+        force += [sorted(map(list, step.env)), step.user, list(step.shell)]
     return {"parent": chain.stack.chain_id or "", "force": force, "content": content}
 
 
