@@ -93,13 +93,13 @@ class Init:
             pass
 
     def _kill_all(self, fds: list[int]) -> None:
-        os.kill(-1, signal.SIGKILL)  # everybody but this process: kill(2)
         reply = socket.socket(fileno=os.dup(fds[0]))
         try:
+            os.kill(-1, signal.SIGKILL)  # everybody but this process: kill(2)
             while True:
                 os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
                 self._reap()
-        except ChildProcessError:
+        except (ProcessLookupError, ChildProcessError):
             _tell(reply, ("killed",))
         reply.close()
 
