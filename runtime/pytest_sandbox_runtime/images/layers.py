@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.attributes import OVERRIDE, is_kept
 from pytest_sandbox_runtime.images.digest import hex_of
+from pytest_sandbox_runtime.images.mapped import needs_user_namespace, worker
 from pytest_sandbox_runtime.images.places import remove_tree, tree_size
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack, names_of
 
@@ -38,11 +39,15 @@ _AGAIN = "it may have been damaged on its way: load, pull or build the image aga
 
 def apply(source: IO[bytes], target: str, below: Stack, name: str, limits: Limits | None = None) -> AppliedLayer:
     """Write the layer in the tar ``source`` into the empty directory ``target``; ``name`` is for errors."""
-    from pytest_sandbox_runtime.capabilities import is_privileged
+    return worker().read(_apply, source, target, below, name, limits)
+
+
+def _apply(source: IO[bytes], target: str, below: Stack, name: str, limits: Limits | None) -> AppliedLayer:
     from pytest_sandbox_runtime.images.layer import apply_layer
 
     options = limits._asdict() if limits else {}
-    return apply_layer(source, target, lowers=below.roots, user_namespace=not is_privileged(), name=name, **options)
+    in_namespace = needs_user_namespace()
+    return apply_layer(source, target, lowers=below.roots, user_namespace=in_namespace, name=name, **options)
 
 
 class Layers:

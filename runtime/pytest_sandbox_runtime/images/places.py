@@ -75,9 +75,14 @@ def explained(place: str, what: str = "the store") -> Iterator[None]:
 
 
 def remove_tree(path: str) -> None:
-    """Remove the directory ``path``, if it is there, whatever its modes."""
-    if not os.path.isdir(path):
-        return
+    """Remove the directory ``path``, if it is there, whatever its modes and owners."""
+    from pytest_sandbox_runtime.images.mapped import worker
+
+    if os.path.isdir(path):
+        worker().call(_remove_tree, path)
+
+
+def _remove_tree(path: str) -> None:
     if os.geteuid() != 0:
         _make_writable(path)
     shutil.rmtree(path)

@@ -11,9 +11,10 @@ import hashlib
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.mapped import needs_user_namespace, worker
 from pytest_sandbox_runtime.images.places import default_store, explained, open_private
 from pytest_sandbox_runtime.images.roots import check_root, opened
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
@@ -135,16 +136,12 @@ class Store:
         with explained(self.path):
             return Descriptor(OCI_LAYER, *self.images.add(stream, self.lease))
 
-    def write_layer(self, upper: str, below: Stack = EMPTY, **options: Any) -> Descriptor:
-        """Store what changed in ``upper``, an overlay's upper directory over ``below``, as a layer's tar.
-
-        ``options`` are those of ``layer.write_layer``: epoch, user_namespace, identities.
-        """
-        from pytest_sandbox_runtime.images.layer import write_layer
+    def write_layer(self, upper: str, below: Stack = EMPTY, *, epoch: int | None = None) -> Descriptor:
+        """Store what changed in ``upper``, an overlay's upper directory over ``below``, as a layer's tar."""
         from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
 
         with explained(self.path), self.images.begin(self.lease) as blob:
-            write_layer(upper, blob, lowers=below.roots, **options)
+            worker().write(_write_layer, blob.write, upper, below.roots, epoch)
             return Descriptor(OCI_LAYER, *blob.commit())
 
     def add_image(self, config: ImageConfig, layers: Sequence[Descriptor]) -> Descriptor:
@@ -257,6 +254,13 @@ class Store:
             return done
 
         return self.layers.make(digest, fill, self.lease, diff_id=f"sha256:{digest}" if is_plain else None)
+
+
+def _write_layer(stream: IO[bytes], upper: str, lowers: tuple[str, ...], epoch: int | None) -> None:
+    from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH, write_layer
+
+    when = SOURCE_DATE_EPOCH if epoch is None else epoch
+    write_layer(upper, stream, lowers=lowers, epoch=when, user_namespace=needs_user_namespace())
 
 
 def _unpack(archive: str, fd: int, partial: str) -> AppliedLayer:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import BuildError, ImageError
 from pytest_sandbox_runtime.images.building.bases import base_of
 from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_of
-from pytest_sandbox_runtime.images.building.inputs import Inputs, others
+from pytest_sandbox_runtime.images.building.inputs import digest_of_inputs, others
 from pytest_sandbox_runtime.images.building.running import ran
 from pytest_sandbox_runtime.images.building.staged import stage
-from pytest_sandbox_runtime.images.building.staging import Staging
 from pytest_sandbox_runtime.images.building.telling import told
 from pytest_sandbox_runtime.images.config import author_of, steps
-from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH
+from pytest_sandbox_runtime.images.mapped import worker
+from pytest_sandbox_runtime.images.places import remove_tree
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from pytest_sandbox_runtime.engine import Engine
@@ -116,40 +117,45 @@ class Builder:
         if not step.changes_files:
             chain = replace(chain, author=author_of(Image(layers=(step.layer,)), chain.author))
             return chain.with_config(step.config, place.call)
-        inputs = Inputs.of(step, self.chain)
-        parts = parts_of(chain, step, inputs.digest)
+        parts = parts_of(chain, step, digest_of_inputs(step, self.chain))
         key = key_from(step, parts)
         layer = self._cache.find(key)
         if layer is None:
             with self._cache.alone(key, str(place)):
-                layer = self._cache.find(key) or self._make_layer(key, chain, step, inputs, parts, place)
+                layer = self._cache.find(key) or self._make_layer(key, chain, step, parts, place)
         stack = self._store.unpack_layer(layer, layer.digest, chain.stack)
         return chain.with_layer(layer, stack, place.call, step.config)
 
-    def _make_layer(
-        self, key: str, chain: Chain, step: Step, inputs: Inputs, parts: dict[str, Any], place: _Place
-    ) -> Descriptor:
+    def _make_layer(self, key: str, chain: Chain, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor:
         why = f": {self._cache.reason(step, parts)}" if self._explain else ""
         self._report(f"{place}{why}")
-        with ExitStack() as undo:
-            try:
-                upper = undo.enter_context(self._upper(chain, step, inputs, undo))
-            except BuildError as error:
-                raise self._failed(error, chain, place) from None
-            layer = self._store.write_layer(
-                upper, chain.stack, epoch=SOURCE_DATE_EPOCH, user_namespace=os.geteuid() != 0
-            )
+        try:
+            with self._upper(chain, step) as upper:
+                layer = self._store.write_layer(upper, chain.stack)
+        except BuildError as error:
+            raise self._failed(error, chain, place) from None
         return self._cache.remember(key, step, parts, layer)
 
-    def _upper(self, chain: Chain, step: Step, inputs: Inputs, undo: ExitStack) -> Any:
+    @contextlib.contextmanager
+    def _upper(self, chain: Chain, step: Step) -> Iterator[str]:
+        """Yield a directory with all that ``step`` changes, as an overlay's upper one."""
+        roots = chain.stack.roots
         if step.run is not None:
-            image = Image(Unpacked(chain.stack.roots, "the image so far", on_disk=True))
-            return ran(self._engine, image, step, chain.stack.roots, lambda other: self.chain(other).stack.roots)
-        place = tempfile.TemporaryDirectory(prefix="step-", dir=self._engine.run_directory)
-        os.mkdir(os.path.join(place.name, "upper"), 0o755)
-        stage(step, Staging(os.path.join(place.name, "upper"), chain.stack.roots), inputs.sources)
-        undo.enter_context(place)
-        return _entered(os.path.join(place.name, "upper"))
+            image = Image(Unpacked(roots, "the image so far", on_disk=True))
+            with ran(self._engine, image, step, roots, self._roots_of) as upper:
+                yield upper
+            return
+        others = getattr(step.layer, "from_", None)
+        place = tempfile.mkdtemp(prefix="step-", dir=self._engine.run_directory)
+        try:
+            os.chmod(place, 0o755)
+            worker().call(stage, step, place, roots, () if others is None else self._roots_of(others))
+            yield place
+        finally:
+            remove_tree(place)
+
+    def _roots_of(self, image: Image) -> tuple[str, ...]:
+        return self.chain(image).stack.roots
 
     def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
         before = chain.write(self._store)
@@ -157,16 +163,3 @@ class Builder:
             f"{place} failed: {error.message}",
             hint=f"look around in the state before it: pytest-sandbox shell --image {before.digest[7:19]}",
         )
-
-
-class _entered:  # noqa: N801  used as a function
-    """A context that gives what it was given."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def __enter__(self) -> str:
-        return self._value
-
-    def __exit__(self, *exc_info: object) -> None:
-        pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.images.building.selecting import digest_of, select
@@ -14,39 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pytest_sandbox_runtime.images.building.chain import Chain
-    from pytest_sandbox_runtime.images.building.selecting import Source
     from pytest_sandbox_runtime.images.config import Step
     from pytest_sandbox_runtime.specs import Layer
 
     ChainOf = Callable[[Image], Chain]
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """What a Copy takes, and a digest of all that a step reads."""
+def digest_of_inputs(step: Step, chain_of: ChainOf) -> str:
+    """Return a digest of all that ``step`` reads of contexts and other images; raises ImageError where it is missing.
 
-    sources: tuple[Source, ...]
-    digest: str
-
-    @classmethod
-    def of(cls, step: Step, chain_of: ChainOf) -> Inputs:
-        """Look at what ``step`` reads; raises ImageError where something is missing."""
-        copies = list(_copies(step))
-        found = [_select(copy, chain_of) for copy in copies]
-        said = [
-            chain_of(copy.from_).stack.chain_id or "" if copy.from_ is not None else digest_of(sources)
-            for copy, sources in zip(copies, found, strict=True)
-        ]
-        digest = hashlib.sha256("\n".join(said).encode()).hexdigest() if said else ""
-        return cls(found[0] if isinstance(step.layer, Copy) else (), digest)
-
-
-def _select(copy: Copy, chain_of: ChainOf) -> tuple[Source, ...]:
-    if copy.from_ is not None:
-        return select(copy, MergedTree(chain_of(copy.from_).stack.roots), is_image=True)
-    if copy.context is None:
-        return ()
-    return select(copy, MergedTree((copy.context.directory,)), is_image=False)
+    Of another image it is that of all its files, which need not be read for it.
+    """
+    said = []
+    for copy in _copies(step):
+        if copy.from_ is not None:
+            said.append(chain_of(copy.from_).stack.chain_id or "")
+        elif copy.context is not None:
+            said.append(digest_of(select(copy, MergedTree((copy.context.directory,)), is_image=False)))
+    return hashlib.sha256("\n".join(said).encode()).hexdigest() if said else ""
 
 
 def _copies(step: Step) -> Iterator[Copy]:

@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import BuildError, ImageError
-from pytest_sandbox_runtime.images.building.selecting import select
-from pytest_sandbox_runtime.images.building.staged import place_source
-from pytest_sandbox_runtime.images.building.staging import Staging
+from pytest_sandbox_runtime.images.building.staged import copied
+from pytest_sandbox_runtime.images.mapped import worker
+from pytest_sandbox_runtime.images.places import remove_tree
 from pytest_sandbox_runtime.lowers import MergedTree
 from pytest_sandbox_runtime.specs import (
     BindMount,
@@ -52,7 +52,8 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
     run = step.run
     assert run is not None
     with ExitStack() as undo:
-        place = undo.enter_context(tempfile.TemporaryDirectory(prefix="step-", dir=engine.run_directory))
+        place = tempfile.mkdtemp(prefix="step-", dir=engine.run_directory)
+        undo.callback(remove_tree, place)
         mounts = _Mounts(engine.store.path, place, step, roots_of, undo)
         described = [mounts.of(mount) for mount in run.mounts]
         spec = SandboxSpec(image=image, network=run.network, mounts=tuple(one for one in described if one is not None))
@@ -60,7 +61,7 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
         _run(sandbox, step, mounts.env)
         sandbox.kill_all()
         upper = sandbox.upper
-        _leave_out(upper, [one.target for one in spec.mounts], MergedTree(roots))
+        worker().call(leave_out, upper, [one.target for one in spec.mounts], roots)
         yield upper
 
 
@@ -72,7 +73,7 @@ def _run(sandbox: Sandbox, step: Step, more: dict[str, str]) -> None:
         raise BuildError(f"{outcome}\n{outcome.tail(_LINES)}".rstrip())
 
 
-def _leave_out(upper: str, targets: list[str], below: MergedTree) -> None:
+def leave_out(upper: str, targets: list[str], lowers: tuple[str, ...]) -> None:
     """Remove what is not the step's from the upper directory: the sandbox's own files, and places of mounts."""
     for name in _OWN:
         path = os.path.join(upper, name)
@@ -80,6 +81,7 @@ def _leave_out(upper: str, targets: list[str], below: MergedTree) -> None:
             shutil.rmtree(path)
         elif os.path.lexists(path):
             os.unlink(path)
+    below = MergedTree(lowers)
     for target in targets:
         name = below.resolve(target)
         while name != "." and below.seen(name) is None:
@@ -188,7 +190,7 @@ class _Mounts:
             partial = self._new()
             os.mkdir(partial)
         else:
-            partial = self._copied(MergedTree(self._roots_of(mount.from_)), mount.source or "/", from_=mount.from_)
+            partial = self._copied(mount.source or "/", self._roots_of(mount.from_), from_=mount.from_)
         os.chmod(partial, mount.mode)
         if os.geteuid() == 0:
             os.chown(partial, mount.uid, mount.gid)
@@ -199,21 +201,16 @@ class _Mounts:
 
     def _bound(self, mount: BindMount) -> str:
         if mount.context is not None:
-            tree = MergedTree((mount.context.directory,))
-            return self._copied(tree, mount.source or ".", context=mount.context)
+            return self._copied(mount.source or ".", (), context=mount.context)
         assert mount.from_ is not None
-        tree = MergedTree(self._roots_of(mount.from_))
-        found = tree.seen(tree.resolve(mount.source))
-        if found is not None and mount.read_only and len(found.merged) < 2:
-            return found.place
-        return self._copied(tree, mount.source or "/", from_=mount.from_)
+        roots = self._roots_of(mount.from_)
+        if mount.read_only and len(roots) == 1:
+            tree = MergedTree(roots)
+            return os.path.join(*roots, tree.resolve(mount.source))
+        return self._copied(mount.source or "/", roots, from_=mount.from_)
 
-    def _copied(self, tree: MergedTree, source: str, **where: Any) -> str:
-        """Return a copy of what ``source`` is in ``tree``: for what may be written to, is filtered, or is merged."""
+    def _copied(self, source: str, others: tuple[str, ...], **where: Any) -> str:
+        """Return a copy of what ``source`` is: for what may be written to, is filtered, or is merged."""
         path = self._new()
         os.mkdir(path)
-        copy = Copy(sources=(source,), target="/", **where)
-        (only,) = select(copy, tree, is_image="from_" in where)
-        name = "" if only.is_directory else os.path.basename(only.path)
-        place_source(only, f"/{name}", copy, Staging(path, ()))
-        return os.path.join(path, name)
+        return worker().call(copied, Copy(sources=(source,), target="/", **where), path, others)

@@ -11,35 +11,49 @@ from typing import IO, TYPE_CHECKING, Any
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.building.modes import apply_mode
 from pytest_sandbox_runtime.images.building.owners import owner_of
-from pytest_sandbox_runtime.images.building.selecting import Selected
-from pytest_sandbox_runtime.images.building.staging import ROOT, owner_and_mode
+from pytest_sandbox_runtime.images.building.selecting import Selected, select
+from pytest_sandbox_runtime.images.building.staging import ROOT, Staging, owner_and_mode
 from pytest_sandbox_runtime.images.layer import apply_layer
 from pytest_sandbox_runtime.lowers import MergedTree
 from pytest_sandbox_runtime.specs import Copy, Download, File, Workdir
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from pytest_sandbox_runtime.images.building.selecting import Source
-    from pytest_sandbox_runtime.images.building.staging import Owner, Staging
+    from pytest_sandbox_runtime.images.building.staging import Owner
     from pytest_sandbox_runtime.images.config import Step
 
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"(\xb5/\xfd")
 
 
-def stage(step: Step, staging: Staging, sources: Iterable[Source]) -> None:
-    """Write what ``step`` adds; ``sources`` are those of a Copy. Raises ImageError."""
-    layer = step.layer
+def stage(step: Step, upper: str, lowers: tuple[str, ...], others: tuple[str, ...]) -> None:
+    """Write what ``step`` adds over ``lowers`` to ``upper``; ``others`` is the image that it copies from, if it does.
+
+    Raises ImageError.
+    """
+    layer, staging = step.layer, Staging(upper, lowers)
     if isinstance(layer, Workdir):
         # By the rules of BuildKit it is the user's in force.
         staging.directory(step.config["WorkingDir"], owner_of(step.user or "0", staging.tree))
     elif isinstance(layer, File):
-        words = _words(layer, staging)
-        staging.file(layer.path, io.BytesIO(layer.content), words[0], apply_mode(words[1], 0o644))
+        owner, chmod = _words(layer, staging)
+        staging.file(layer.path, io.BytesIO(layer.content), owner, apply_mode(chmod, 0o644))
     elif isinstance(layer, Download):
         _place_download(layer, step, staging)
     elif isinstance(layer, Copy):
-        _copy(layer, step, staging, tuple(sources))
+        sources = () if not layer.sources else select(layer, _tree_of(layer, others), is_image=layer.from_ is not None)
+        _copy(layer, step, staging, sources)
+
+
+def copied(copy: Copy, place: str, others: tuple[str, ...]) -> str:
+    """Write what ``copy``, of one source, takes to the empty directory ``place``; return where that is."""
+    (only,) = select(copy, _tree_of(copy, others), is_image=copy.from_ is not None)
+    name = "" if only.is_directory else os.path.basename(only.path)
+    place_source(only, f"/{name}", copy, Staging(place, ()))
+    return os.path.join(place, name)
+
+
+def _tree_of(copy: Copy, others: tuple[str, ...]) -> MergedTree:
+    return MergedTree(others if copy.context is None else (copy.context.directory,))
 
 
 def _words(layer: Any, staging: Staging) -> tuple[Owner, str | None]:
