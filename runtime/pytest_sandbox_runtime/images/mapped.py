@@ -11,7 +11,6 @@ import functools
 import os
 import pickle
 import socket
-import subprocess
 import sys
 import threading
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _CHUNK = 1 << 20
+_FD = 3
 # The package is where it is here; what it may need besides, where the interpreter has it.
 _PACKAGES = __file__.rsplit("/", 3)[0]
 _PROGRAM = (
@@ -137,8 +137,10 @@ class Helper(Worker):
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._owner = os.getpid()
         with theirs:
-            argv = [sys.executable, "-I", "-c", _PROGRAM, _PACKAGES, str(theirs.fileno()), self._ids]
-            subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))
+            argv = [sys.executable, "-I", "-c", _PROGRAM, _PACKAGES, str(_FD), self._ids]
+            actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), _FD)]
+            # Never waited for: it ends with this process.
+            os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
 
     def _answer(self) -> Any:
         from pytest_sandbox_runtime.supervisor.messages import receive
