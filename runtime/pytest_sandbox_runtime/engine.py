@@ -19,10 +19,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.capabilities import explain, is_privileged, limits_not_enforced
-from pytest_sandbox_runtime.errors import EngineError, SandboxClosedError, SandboxError, StartError, UnsupportedError
+from pytest_sandbox_runtime.errors import (
+    EngineError,
+    ImageError,
+    SandboxClosedError,
+    SandboxError,
+    StartError,
+    UnsupportedError,
+)
 from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
+from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import Mount
 from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
 from pytest_sandbox_runtime.supervisor.messages import receive, send
@@ -170,6 +178,7 @@ class Engine:
     def create(self, spec: SandboxSpec) -> Sandbox:
         """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
         self._check_open()
+        declared = spec
         spec = self._enforceable(self._resolved(spec))
         job = self._jobs.of(spec)
         (_, name, directory, cgroup_paths), (pidfd, control) = self._ask(("create", job.request))
@@ -191,6 +200,8 @@ class Engine:
                 uid=job.uid,
                 cgroup_paths=cgroup_paths,
                 keep=lambda: self._keep(str(name)),
+                commit=lambda upper: self._commit(declared, upper),
+                again=lambda image: self.create(replace(declared, image=image)),
                 last_words=lambda: _last_words(self._run),
                 namespaces=job.namespaces,
             )
@@ -198,6 +209,12 @@ class Engine:
         self._alive.add(sandbox)
         _allow_descriptors(len(self._alive))
         return sandbox
+
+    def _commit(self, declared: SandboxSpec, upper: str) -> Image:
+        if declared.image.is_host:
+            hint = "start from Image.debian(), Image.archive() or Image.pull()"
+            raise ImageError("a copy of this machine, which is another on each, cannot become an image", hint=hint)
+        return Image.pull(self._builder.commit(declared.image, upper).digest)
 
     def _resolved(self, spec: SandboxSpec) -> SandboxSpec:
         if spec.image.is_host or spec.image.kind == "unpacked":

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.cgroups import Stats
     from pytest_sandbox_runtime.changes import Changes
     from pytest_sandbox_runtime.rootfs.plan import Tree
-    from pytest_sandbox_runtime.specs import Outcome, SandboxSpec
+    from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
 
 _LOG_LINES = 40
 # What a machine has anew at each of its starts, so that it is no change of it.
@@ -59,6 +59,8 @@ class Started:
     namespaces: int
     seen: Callable[[str], str]
     keep: Callable[[], str]
+    commit: Callable[[str], Image]
+    again: Callable[[Image], Sandbox]
     last_words: Callable[[], str]
 
 
@@ -331,6 +333,18 @@ class Sandbox:
             for one in self._started.tree.overlays
         ]
         return read_changes(overlays).without(*_VOLATILE, *(mount.target for mount in self.spec.mounts))
+
+    def commit(self) -> Image:
+        """Return an image of what the sandbox's files are now, a layer over its own; what runs in it goes on.
+
+        Files that are written meanwhile are as they were at some moment: stop what writes them first. Raises
+        ImageError for a copy of this machine.
+        """
+        return self._started.commit(self.upper)
+
+    def fork(self) -> Sandbox:
+        """Return a second sandbox like this one, whose files start as they are here now: see ``commit``."""
+        return self._started.again(self.commit())
 
     # Network
 

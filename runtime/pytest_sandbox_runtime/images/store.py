@@ -136,12 +136,15 @@ class Store:
         with explained(self.path):
             return Descriptor(OCI_LAYER, *self.images.add(stream, self.lease))
 
-    def write_layer(self, upper: str, below: Stack = EMPTY, *, epoch: int | None = None) -> Descriptor:
-        """Store what changed in ``upper``, an overlay's upper directory over ``below``, as a layer's tar."""
+    def write_layer(self, upper: str, below: Stack = EMPTY, without: tuple[str, ...] = ()) -> Descriptor:
+        """Store what changed in ``upper``, an overlay's upper directory over ``below``, as a layer's tar.
+
+        The paths ``without``, relative to the root, are passed over.
+        """
         from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
 
         with explained(self.path), self.images.begin(self.lease) as blob:
-            worker().write(_write_layer, blob.write, upper, below.roots, epoch)
+            worker().write(_write_layer, blob.write, upper, below.roots, without)
             return Descriptor(OCI_LAYER, *blob.commit())
 
     def add_image(self, config: ImageConfig, layers: Sequence[Descriptor]) -> Descriptor:
@@ -256,11 +259,10 @@ class Store:
         return self.layers.make(digest, fill, self.lease, diff_id=f"sha256:{digest}" if is_plain else None)
 
 
-def _write_layer(stream: IO[bytes], upper: str, lowers: tuple[str, ...], epoch: int | None) -> None:
-    from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH, write_layer
+def _write_layer(stream: IO[bytes], upper: str, lowers: tuple[str, ...], without: tuple[str, ...]) -> None:
+    from pytest_sandbox_runtime.images.layer import write_layer
 
-    when = SOURCE_DATE_EPOCH if epoch is None else epoch
-    write_layer(upper, stream, lowers=lowers, epoch=when, user_namespace=needs_user_namespace())
+    write_layer(upper, stream, lowers=lowers, user_namespace=needs_user_namespace(), without=without)
 
 
 def _unpack(archive: str, fd: int, partial: str) -> AppliedLayer:

@@ -18,6 +18,8 @@ MACHINE_ID = "7465737473206d616368696e65206964"
 _MOUNT_POINTS = ("proc", "sys")
 # Those that every program may count on; each is the host's own, mounted on a file in /dev.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+# What every sandbox has of its own, so that it is no part of an image.
+OWN_FILES = ("dev", "proc", "sys", "etc/hostname", "etc/hosts", "etc/machine-id", "etc/resolv.conf")
 _LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",

@@ -20,6 +20,7 @@ from pytest_sandbox_runtime.images.building.telling import told
 from pytest_sandbox_runtime.images.config import author_of, steps
 from pytest_sandbox_runtime.images.mapped import worker
 from pytest_sandbox_runtime.images.places import remove_tree
+from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 
 if TYPE_CHECKING:
@@ -80,6 +81,15 @@ class Builder:
             raise ImageError(f"{image} is a directory, of which no image can be made", hint=hint)
         return chain.write(self._store)
 
+    def commit(self, image: Image, upper: str) -> Descriptor:
+        """Return what points to an image of ``image`` and what changed in a sandbox of it, its upper directory."""
+        chain = self.chain(image)
+        if chain.is_directory:
+            raise ImageError(f"{image} is a directory, on which no layer can be put", hint="pack it as a tar")
+        layer = self._store.write_layer(upper, chain.stack, OWN_FILES)
+        stack = self._store.unpack_layer(layer, layer.digest, chain.stack)
+        return chain.with_layer(layer, stack, "commit()", chain.config).write(self._store)
+
     def chain(self, image: Image) -> Chain:
         """Return the layers of ``image``, those that are missing made; raises ImageError."""
         with self._lock:
@@ -131,7 +141,7 @@ class Builder:
         self._report(f"{place}{why}")
         try:
             with self._upper(chain, step) as upper:
-                layer = self._store.write_layer(upper, chain.stack)
+                layer = self._store.write_layer(upper, chain.stack, OWN_FILES if step.run is not None else ())
         except BuildError as error:
             raise self._failed(error, chain, place) from None
         return self._cache.remember(key, step, parts, layer)

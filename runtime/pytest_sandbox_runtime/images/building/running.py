@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
     RootsOf = Callable[[Image], tuple[str, ...]]
 
 _LINES = 30
-# What is the sandbox's own, and no change of the image: see rootfs.layer.write_fixed_files.
-_OWN = ("dev", "proc", "sys", "etc/hostname", "etc/hosts", "etc/machine-id", "etc/resolv.conf")
 
 
 @contextlib.contextmanager
@@ -61,7 +58,7 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
         _run(sandbox, step, mounts.env)
         sandbox.kill_all()
         upper = sandbox.upper
-        worker().call(leave_out, upper, [one.target for one in spec.mounts], roots)
+        worker().call(clear_targets, upper, [one.target for one in spec.mounts], roots)
         yield upper
 
 
@@ -73,14 +70,8 @@ def _run(sandbox: Sandbox, step: Step, more: dict[str, str]) -> None:
         raise BuildError(f"{outcome}\n{outcome.tail(_LINES)}".rstrip())
 
 
-def leave_out(upper: str, targets: list[str], lowers: tuple[str, ...]) -> None:
-    """Remove what is not the step's from the upper directory: the sandbox's own files, and places of mounts."""
-    for name in _OWN:
-        path = os.path.join(upper, name)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        elif os.path.lexists(path):
-            os.unlink(path)
+def clear_targets(upper: str, targets: list[str], lowers: tuple[str, ...]) -> None:
+    """Remove the empty files and directories that were made for mounts, and were not there before."""
     below = MergedTree(lowers)
     for target in targets:
         name = below.resolve(target)

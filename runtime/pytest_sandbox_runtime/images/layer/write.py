@@ -12,7 +12,7 @@ from pytest_sandbox_runtime.images.layer.header import END, FILE, encode, paddin
 from pytest_sandbox_runtime.images.layer.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from pytest_sandbox_runtime.images.layer.walk import Member
 
@@ -46,16 +46,17 @@ def write_layer(
     epoch: int = SOURCE_DATE_EPOCH,
     user_namespace: bool = False,
     identities: Identities = _SAME,
+    without: Collection[str] = (),
 ) -> LayerDigest:
     """Write what changed in an overlay to ``stream``, so that what is seen alike before and after gives the same bytes.
 
     ``lowers`` are the overlay's lower directories, top first; () for a layer that nothing is below. With None the
     layer says all that is in ``upper``, changed or not. No mtime is later than ``epoch``. ``user_namespace`` is
-    whether the overlay was mounted with userxattr, ``identities`` how its ids look from here. Raises ImageError for
-    what cannot be read or cannot be in a layer, OSError where ``stream`` does not take it.
+    whether the overlay was mounted with userxattr, ``identities`` how its ids look from here; ``without`` names paths,
+    relative to the root, of which the layer says nothing. Raises ImageError for what cannot be read or cannot be in a layer, OSError where ``stream`` does not take it.
     """
     tar = _Tar(stream)
-    walk = Walk(lowers, epoch, identities, user_namespace=user_namespace)
+    walk = Walk(lowers, epoch, identities, without, user_namespace=user_namespace)
     for block in _blocks(walk, upper):
         tar.write(block)
     tar.write(END)
