@@ -152,9 +152,9 @@ def test_a_step_has_no_network_unless_it_says_so(bench: Bench, base: Image) -> N
 
 def test_nothing_that_a_step_left_running_writes_any_more(bench: Bench, base: Image) -> None:
     with bench.engine.create(SandboxSpec(image=base)) as sandbox:
-        left = sandbox.popen("while true; do echo > /left; rm /left; done")
-        sandbox.kill_all()
-        assert left.wait(0) == -signal.SIGKILL
+        with sandbox.popen("while true; do echo > /left; rm /left; done") as left:
+            sandbox.kill_all()
+            assert left.poll() == -signal.SIGKILL
         assert sandbox.run(["true"]).returncode == 0
 
 

@@ -53,7 +53,8 @@ def write_layer(
     ``lowers`` are the overlay's lower directories, top first; () for a layer that nothing is below. With None the
     layer says all that is in ``upper``, changed or not. No mtime is later than ``epoch``. ``user_namespace`` is
     whether the overlay was mounted with userxattr, ``identities`` how its ids look from here; ``without`` names paths,
-    relative to the root, of which the layer says nothing. Raises ImageError for what cannot be read or cannot be in a layer, OSError where ``stream`` does not take it.
+    relative to the root, of which the layer says nothing. Raises ImageError for what cannot be read or cannot be in a
+    layer, OSError where ``stream`` does not take it.
     """
     tar = _Tar(stream)
     walk = Walk(lowers, epoch, identities, without, user_namespace=user_namespace)
