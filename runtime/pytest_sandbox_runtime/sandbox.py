@@ -320,10 +320,9 @@ class Sandbox:
 
     @property
     def upper(self) -> str:
-        """The upper directory of "/", as this user's processes see it: what was written, as overlayfs writes it."""
+        """The upper directory of "/", as this process can reach it: what was written, as overlayfs writes it."""
         self._check_open()
-        directory = self._started.directory.replace("/proc/self/", f"/proc/{os.getpid()}/", 1)
-        return f"{directory}/{self._started.tree.overlays[0].upper}"
+        return f"{self._started.directory}/{self._started.tree.overlays[0].upper}"
 
     def changes(self) -> Changes:
         """Return what was added, modified and deleted since the start; /proc, /sys, /dev and /run do not count."""

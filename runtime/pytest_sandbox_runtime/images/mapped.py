@@ -16,6 +16,7 @@ import threading
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from pytest_sandbox_runtime.errors import SandboxError
+from pytest_sandbox_runtime.trees import closing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,9 +65,12 @@ class Worker:
         """Return ``function(source, *args)``, where ``source`` is read to its end."""
         return function(source, *args)
 
-    def write(self, function: Callable[..., _Result], sink: Sink, *args: Any) -> _Result:
-        """Return ``function(stream, *args)``, where all that is written to ``stream`` goes to ``sink``."""
-        return function(_Stream(sink), *args)
+    def write(self, function: Callable[..., _Result], sink: Sink, directory: str, *args: Any) -> _Result:
+        """Return ``function(stream, directory, *args)``, where all that is written to ``stream`` goes to ``sink``.
+
+        ``directory`` may be one that only this process can name.
+        """
+        return function(_Stream(sink), directory, *args)
 
 
 class _Stream:
@@ -112,14 +116,16 @@ class Helper(Worker):
             result: _Result = self._answer()
         return result
 
-    def write(self, function: Callable[..., _Result], sink: Sink, *args: Any) -> _Result:
+    def write(self, function: Callable[..., _Result], sink: Sink, directory: str, *args: Any) -> _Result:
         """See Worker."""
+        place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         with self._lock, open(ours, "rb", buffering=0) as pipe:
             try:
-                self._send(function, args, "write", (theirs,))
+                self._send(function, args, "write", (theirs, place))
             finally:
                 os.close(theirs)
+                os.close(place)
             while data := pipe.read(_CHUNK):
                 sink(data)
             result: _Result = self._answer()
@@ -191,8 +197,11 @@ def _done(data: Any, how: str, fds: list[int]) -> bytes:
         function, args = pickle.loads(data)
         if how == "call":
             return pickle.dumps((function(*args), None))
-        with open(fds[0], "rb" if how == "read" else "wb", buffering=0 if how == "read" else _CHUNK) as stream:
-            return pickle.dumps((function(stream, *args), None))
+        if how == "read":
+            with open(fds[0], "rb", buffering=0) as source:
+                return pickle.dumps((function(source, *args), None))
+        with open(fds[0], "wb", buffering=_CHUNK) as stream, closing(fds[1]) as place:
+            return pickle.dumps((function(stream, f"/proc/self/fd/{place}", *args), None))
     except Exception as error:
         # Carried to who asked.
         return pickle.dumps((None, error))
