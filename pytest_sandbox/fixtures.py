@@ -74,11 +74,15 @@ def give_up(config: pytest.Config, error: SandboxError) -> NoReturn:
     raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-def keep(item: pytest.Item, sandbox: Sandbox) -> None:
-    """Keep what the sandbox has changed, if the settings say so of a test that ended as this one did."""
+def keep(item: pytest.Item, sandbox: Sandbox) -> tuple[str, str] | None:
+    """Keep what the sandbox has changed, if the settings say so of a test that ended as this one did.
+
+    Returns the user property that says where.
+    """
     wanted = item.config.stash[SETTINGS].keep
     if wanted == "all" or (wanted == "failed" and item.stash.get(FAILED, False)):
-        item.user_properties.append((KEPT, sandbox.keep()))
+        return KEPT, sandbox.keep()
+    return None
 
 
 class SandboxFactory:
@@ -117,4 +121,5 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A disposable machine for one test, as its marker declares it: started before the test, gone after it."""
     with start(request.node, marks.spec_of(request.node)) as sandbox:
         yield sandbox
-        keep(request.node, sandbox)
+        if kept := keep(request.node, sandbox):
+            request.node.user_properties.append(kept)

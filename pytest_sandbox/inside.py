@@ -1,308 +1,245 @@
-"""A test's body inside its sandbox: a fork of this process enters, runs it, and sends the real report home.
+"""Tests inside: each test's whole protocol runs in a fork of this process that has entered a sandbox.
 
-The child goes the whole way of pytest's own call phase, with every plugin's hooks, until its report is made; the
-parent goes the same way with a stand-in for the body, which waits for that report and raises what the body raised, so
-that whoever wraps these hooks sees the right outcome on both sides. PYTEST_DONT_REWRITE.
+What its reporters are told here is what they would be told of a plain run. While one test runs, the fork of the next
+waits in a sandbox of its own: between them nothing changes in this process. PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
 
-import gc
-import os
-import pickle
-import select
-import struct
-import sys
-import time
 import warnings
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_sandbox import fixtures, marks
+from pytest_sandbox.zygote import IS_INSIDE, Zygote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from pytest_sandbox_runtime.sandbox import Sandbox
-
-    # A report, or what pytest_report_to_serializable makes of it.
-    Packed = pytest.TestReport | dict[str, Any]
+    from pytest_sandbox.told import Told
+    from pytest_sandbox.zygote import Unit
 
 FIXTURE = "_sandbox_inside"
-BODY = pytest.StashKey["Body"]()
-CHILDREN = pytest.StashKey[list[int]]()
+UNITS = pytest.StashKey["Units"]()
 # What a plain run stops at.
 _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
-_LENGTH = struct.Struct("!Q")
 
 
-class Told(NamedTuple):
-    """What comes home: the report, or none and why, what the body raised, left on its item, warned of and logged."""
-
-    report: Packed | None
-    raised: BaseException | None = None
-    user_properties: Sequence[tuple[str, object]] = ()
-    warnings: Sequence[tuple[str, type[Warning], str, int]] = ()
-    logged: Sequence[Packed] = ()
-
-
-class Died(Exception):  # noqa: N818  raised in place of what the body would have raised
-    """The body's process ended without a report."""
+class Died(Exception):  # noqa: N818  raised in place of what the test would have raised
+    """The test's process ended without a report."""
 
 
 @pytest.fixture(name=FIXTURE)
-def _inside(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The machine that this test's body runs in."""
-    if error := marks.error_of(request.node):
-        pytest.fail(error, pytrace=False)
-    with fixtures.start(request.node, marks.spec_of(request.node)) as sandbox:
-        request.node.stash[BODY] = Body(request.node, sandbox)
-        try:
-            yield
-            fixtures.keep(request.node, sandbox)
-        finally:
-            sandbox.close()
+def _inside(request: pytest.FixtureRequest) -> None:
+    """The machine that this test runs in."""
+    if "tmp_path" in request.fixturenames or "tmp_path_factory" in request.fixturenames:
+        # Where the run outside has one already, its /tmp is not the machine's.
+        request.getfixturevalue("tmp_path_factory").getbasetemp().mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def prepare(items: list[pytest.Item]) -> None:
-    """Have the machine made, as a fixture that is set up last, for each item whose body runs inside."""
+    """Let --setup-plan and the like show the machine, as what is set up first."""
     for item in items:
         names = getattr(item, "fixturenames", None)
         if names is not None and FIXTURE not in names and marks.runs_inside(item):
-            names.append(FIXTURE)
+            names.insert(0, FIXTURE)
 
 
-class Body:
-    """One test's body, seen from both sides of the fork."""
-
-    def __init__(self, item: pytest.Item, sandbox: Sandbox) -> None:
-        self._item = item
-        self._sandbox = sandbox
-        self._pipe = -1
-        self._child = 0
-        self._told: Told | None = None
-        self._warnings: list[tuple[str, type[Warning], str, int]] = []
-        self._logged: list[Packed] = []
-        self._is_over = False
-        self.is_child = False
-
-    def call(self) -> Iterator[None]:
-        """Wrap the call phase: in the child it is the real one, in the parent one that waits."""
-        if self._fork():
-            self._listen()
-            try:
-                yield
-            except _ENDS_THE_RUN as error:
-                self._leave(None, error)
-            finally:
-                self._is_over = True
-            return
-        # An attribute of the instance hides the class's method; whatever kind of item it is, pytest calls this.
-        self._item.runtest = self._await  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            del self._item.runtest
-
-    def _fork(self) -> bool:
-        from pytest_sandbox_runtime.entering import fork_into
-
-        _flush()
-        read, write = os.pipe2(os.O_CLOEXEC)
-        _reap(self._item.config, os.WNOHANG)
-        # What there is now is not the child's to collect: its collector would touch, and so copy, all of it.
-        gc.freeze()
-        self._child = fork_into(self._sandbox, os.getcwd(), lambda sentence: _send(write, sentence))
-        self.is_child = self._child == 0
-        if not self.is_child:
-            gc.unfreeze()
-            self._item.config.stash[CHILDREN].append(self._child)
-        self._pipe = write if self.is_child else read
-        os.close(read if self.is_child else write)
-        return self.is_child
-
-    def _listen(self) -> None:
-        """Note, in the child, what the parent has to hear of; whoever listens besides hears it as always."""
-        show = warnings.showwarning
-
-        def note_warning(
-            message: Warning | str, category: type[Warning], filename: str, lineno: int, *more: Any, **words: Any
-        ) -> None:
-            self._warnings.append((str(message), category, filename, lineno))
-            show(message, category, filename, lineno, *more, **words)
-
-        def note_report(report: pytest.TestReport) -> None:
-            self._logged.append(self._packed(report))
-
-        warnings.showwarning = note_warning
-        # Subtests report while their test runs; the terminal that is told is the parent's.
-        self._item.ihook.pytest_runtest_logreport = note_report  # type: ignore[attr-defined]
-
-    def _packed(self, report: pytest.TestReport) -> Packed:
-        """Return the report, or, where a plugin has hung something on it that cannot travel, what xdist would send."""
-        if _can_travel(report):
-            return report
-        config = self._item.config
-        data: dict[str, Any] = config.hook.pytest_report_to_serializable(config=config, report=report)
-        return {**data, "user_properties": _portable_properties(report.user_properties)}
-
-    def _unpacked(self, packed: Packed) -> pytest.TestReport:
-        if isinstance(packed, pytest.TestReport):
-            return packed
-        config = self._item.config
-        report: pytest.TestReport = config.hook.pytest_report_from_serializable(config=config, data=packed)
-        return report
-
-    def _await(self) -> None:
-        __tracebackhide__ = True
-        self._told = self._receive()
-        for message, category, filename, line in self._told.warnings:
-            warnings.warn_explicit(message, category, filename, line)
-        self._log(self._told.logged)
-        if self._told.raised is not None:
-            raise self._told.raised
-
-    def _log(self, logged: Sequence[Packed]) -> None:
-        if logged:
-            capture = self._item.config.pluginmanager.getplugin("capturemanager")
-            with capture.global_and_fixture_disabled():
-                for packed in logged:
-                    self._item.ihook.pytest_runtest_logreport(report=self._unpacked(packed))
-
-    def _receive(self) -> Told:
-        timeout = self._sandbox.spec.timeout
-        try:
-            message = _receive(self._pipe, timeout)
-        except TimeoutError:
-            self._sandbox.close()
-            message = f"the test did not end within {timeout:g} s, and its sandbox was killed"
-        finally:
-            os.close(self._pipe)
-        if isinstance(message, Told):
-            return message
-        text = message or self._how_it_died()
-        return Told(None, Died(text))
-
-    def take_home(self, report: pytest.TestReport, call: pytest.CallInfo[Any]) -> None:
-        """End the child, once the body is over, with its report sent.
-
-        What is interactive happens before, here, where the body's frames are.
-        """
-        if not self._is_over:
-            return
-        try:
-            if call.excinfo is not None and not report.skipped and not hasattr(report, "wasxfail"):
-                self._item.ihook.pytest_exception_interact(node=self._item, call=call, report=report)
-        except _ENDS_THE_RUN as error:
-            self._leave(None, error)
-        if self._logged:
-            # Where subtests have failed, this makes their test fail.
-            self._item.config.hook.pytest_report_teststatus(report=report, config=self._item.config)
-        self._leave(self._packed(report), call.excinfo.value if call.excinfo is not None else None)
-
-    def _leave(self, report: Packed | None, raised: BaseException | None) -> None:
-        _flush()
-        _send(self._pipe, Told(report, raised, self._item.user_properties, self._warnings, self._logged))
-        os._exit(0)
-
-    def real_report(self, stand_in: pytest.TestReport, call: pytest.CallInfo[Any]) -> pytest.TestReport:
-        """Return the child's report in the place of the parent's own."""
-        told = self._told
-        if told is None:
-            return stand_in
-        call.excinfo = None  # the child has let debuggers at it already
-        if told.report is None:
-            stand_in.longrepr = str(told.raised)
-            return stand_in
-        report = self._unpacked(told.report)
-        self._item.user_properties[:] = told.user_properties
-        for title, text in report.sections:
-            # Later reports of this item repeat the sections of the earlier ones.
-            _, _, name = title.partition("Captured ")
-            key, _, when = name.rpartition(" ")
-            if when == "call":
-                self._item.add_report_section(when, key, text)
-        return report
-
-    def _how_it_died(self) -> str:
-        from pytest_sandbox_runtime.specs import Outcome
-
-        status = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
-        self._item.config.stash[CHILDREN].remove(self._child)
-        outcome = Outcome("the test's process", status, oom_killed=self._sandbox.was_oom_killed())
-        return f"{outcome}, without a report"
+def refuse_outside(item: pytest.Item) -> None:
+    """Fail where another plugin is about to run, on the host, a test that is to run inside."""
+    if IS_INSIDE not in item.config.stash and marks.runs_inside(item) and not item.config.getoption("setupplan", False):
+        pytest.fail("another plugin runs this test, and not in its sandbox", pytrace=False)
 
 
-def _reap(config: pytest.Config, options: int) -> None:
-    """Reap the children of earlier tests, which nobody waits for while they die."""
-    children = config.stash.setdefault(CHILDREN, [])
-    children[:] = [pid for pid in children if os.waitpid(pid, options)[0] == 0]
-
-
-def reap_all(config: pytest.Config) -> None:
-    """Wait for the children that still die; their sandboxes are gone."""
-    _reap(config, 0)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
-        if stream is not None:
-            stream.flush()
-
-
-def _send(pipe: int, message: Told | str) -> None:
-    data = pickle.dumps(_portable(message) if isinstance(message, Told) else message)
-    view = memoryview(_LENGTH.pack(len(data)) + data)
-    while view:
-        view = view[os.write(pipe, view) :]
-
-
-def _portable(told: Told) -> Told:
-    """Return ``told`` with what cannot travel replaced by the nearest that can."""
-    raised = told.raised
-    if raised is not None and not _can_travel(raised):
-        raised = Died(f"{type(raised).__name__}: {raised}")
-    properties = _portable_properties(told.user_properties)
-    caught = [(text, _portable_category(category), file, line) for text, category, file, line in told.warnings]
-    return Told(told.report, raised, properties, caught, told.logged)
-
-
-def _portable_properties(properties: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
-    return [(name, value if _can_travel(value) else str(value)) for name, value in properties]
-
-
-def _portable_category(category: type[Warning]) -> type[Warning]:
-    return next(kind for kind in category.__mro__ if _can_travel(kind))
-
-
-def _can_travel(value: object) -> bool:
-    if type(value) in (str, int, float, bool):
-        return True
-    try:
-        pickle.loads(pickle.dumps(value))
-    except Exception:
-        return False
+def run(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Run the test inside, where it is to be; None leaves it to pytest. See pytest_runtest_protocol."""
+    config = item.config
+    if IS_INSIDE in config.stash:
+        return None
+    if not marks.runs_inside(item) or config.getoption("setupplan", False):
+        # What this test changes outside, the next inside is to see.
+        close(config)
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in _reports(item, nextitem):
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
 
-def _receive(pipe: int, timeout: float | None) -> Told | str | None:
-    """Return what was sent, or None at an end of file before that; raises TimeoutError."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    (size,) = _LENGTH.unpack(_read(pipe, _LENGTH.size, deadline).ljust(_LENGTH.size, b"\0"))
-    data = _read(pipe, size, deadline)
-    return pickle.loads(data) if data and len(data) == size else None
+def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.TestReport]:
+    units = item.config.stash.setdefault(UNITS, Units(item.session))
+    made = pytest.CallInfo.from_call(lambda: units.take(item), "setup", reraise=_ENDS_THE_RUN)
+    if made.excinfo is not None:
+        yield _report(item, made)
+    else:
+        unit = made.result
+        try:
+            unit.begin()
+            units.get_ahead(nextitem)
+            heard = pytest.CallInfo.from_call(lambda: _hear(unit), "call", reraise=_ENDS_THE_RUN)
+            yield from _kept(unit, [_report(item, heard)] if heard.excinfo is not None else _log(item, heard.result))
+        finally:
+            unit.close()
+    yield from _tear_down(item, nextitem)
 
 
-def _read(pipe: int, size: int, deadline: float | None) -> bytes:
-    poll = select.poll()
-    poll.register(pipe, select.POLLIN)
-    data = b""
-    while len(data) < size:
-        if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-            raise TimeoutError
-        chunk = os.read(pipe, size - len(data))
-        if not chunk:
-            break
-        data += chunk
-    return data
+def _report(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
+    report: pytest.TestReport = item.ihook.pytest_runtest_makereport(item=item, call=call)
+    if call.excinfo is not None and call.excinfo.errisinstance(Died):
+        report.longrepr = str(call.excinfo.value)
+        report.sections += _left_in_capture(item.config)
+    return report
+
+
+def _left_in_capture(config: pytest.Config) -> list[tuple[str, str]]:
+    """Return what the test's process had printed when it died; else the next one would take it for its own."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    if not capture.is_globally_capturing():
+        return []
+    texts = zip(("stdout", "stderr"), capture.read_global_capture(), strict=True)
+    return [(f"Captured {name} call", text) for name, text in texts if text]
+
+
+def _hear(unit: Unit) -> Told:
+    __tracebackhide__ = True
+    timeout = unit.sandbox.spec.timeout
+    try:
+        told = unit.hear(timeout)
+    except TimeoutError:
+        told = f"the test did not end within {timeout:g} s, and its sandbox was killed"
+    if told is None or isinstance(told, str):
+        raise Died(told or _how_it_died(unit))
+    return told
+
+
+def _how_it_died(unit: Unit) -> str:
+    from pytest_sandbox_runtime.specs import Outcome
+
+    status = unit.item.config.stash[UNITS].status_of(unit)
+    if status is None:
+        return "the test's process has closed its connection to pytest, and was killed"
+    outcome = Outcome("the test's process", status, oom_killed=unit.sandbox.was_oom_killed())
+    return f"{outcome}, without a report"
+
+
+def _log(item: pytest.Item, told: Told) -> Iterator[pytest.TestReport]:
+    """Yield the reports; what else was told is done: warnings recorded, the run ended."""
+    from pytest_sandbox.told import unpack
+
+    for caught in told.warnings:
+        message = warnings.WarningMessage(caught.message, caught.category, caught.filename, caught.lineno)
+        words = {"warning_message": message, "when": caught.when, "nodeid": caught.nodeid, "location": None}
+        item.ihook.pytest_warning_recorded.call_historic(kwargs=words)
+    for packed in told.reports:
+        yield unpack(item.config, packed)
+    session = item.session
+    session.shouldstop, session.shouldfail = (
+        session.shouldstop or told.shouldstop,
+        session.shouldfail or told.shouldfail,
+    )
+    if told.raised is not None:
+        raise told.raised
+
+
+def _kept(unit: Unit, reports: Iterator[pytest.TestReport] | list[pytest.TestReport]) -> Iterator[pytest.TestReport]:
+    """Yield the reports; the last one, which is of the teardown, also says where the changed files are kept, if so."""
+    for report in reports:
+        if report.failed:
+            unit.item.stash[fixtures.FAILED] = True
+        if report.when == "teardown" and (kept := fixtures.keep(unit.item, unit.sandbox)):
+            report.user_properties = [*report.user_properties, kept]
+        yield report
+
+
+def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.TestReport]:
+    """Unmake what tests outside have made and the next test does not need: their own teardown left it to this one's.
+
+    Nothing public does this without a set-up before it.
+    """
+    state: Any = item.session._setupstate
+    if state.stack:
+        call = pytest.CallInfo.from_call(lambda: state.teardown_exact(nextitem), "teardown", reraise=_ENDS_THE_RUN)
+        if call.excinfo is not None:
+            yield _report(item, call)
+
+
+def _live(item: pytest.Item) -> Told:
+    """Run the protocol, in the fork: it begins with nothing set up, and unmakes all that it makes."""
+    from pytest_sandbox.told import Recorder
+
+    # What the parent has made is seen, and is the parent's to unmake.
+    state: Any = item.session._setupstate
+    for finalizers, _ in state.stack.values():
+        finalizers.clear()
+    recorder = Recorder(item)
+    raised = None
+    try:
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+    except _ENDS_THE_RUN as error:
+        raised = error
+    return recorder.end(raised)
+
+
+class Units:
+    """The units of a run: the zygote that they are forks of, and the one that waits."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self._session = session
+        self._zygote: Zygote | None = None
+        self._waiting: Unit | None = None
+
+    def take(self, item: pytest.Item) -> Unit:
+        """Return the unit of ``item``; where its sandbox cannot be made, the test fails or is skipped."""
+        __tracebackhide__ = True
+        unit, self._waiting = self._waiting, None
+        if unit is not None:
+            if unit.item is item:
+                return unit
+            unit.close()
+        if error := marks.error_of(item):
+            pytest.fail(error, pytrace=False)
+        return self._fork(item)
+
+    def get_ahead(self, item: pytest.Item | None) -> None:
+        """Have the next test's unit ready, if it is to run inside."""
+        if item is not None and marks.runs_inside(item) and not marks.error_of(item):
+            try:
+                self._waiting = self._fork(item)
+            except (OSError, pytest.fail.Exception, pytest.skip.Exception):
+                # It will be met again, and told, when it is the test's turn.
+                return
+
+    def _fork(self, item: pytest.Item) -> Unit:
+        __tracebackhide__ = True
+        sandbox = fixtures.start(item, marks.spec_of(item))
+        try:
+            if self._zygote is None:
+                engine = fixtures.engine_of(item.config)
+                self._zygote = Zygote(item.config, self._session.items, _live, engine.leave)
+            return self._zygote.fork(item, sandbox)
+        except BaseException as error:
+            sandbox.close()
+            if isinstance(error, OSError):
+                self.close()
+            raise
+
+    def status_of(self, unit: Unit) -> int | None:
+        """Return how the unit's process ended, as subprocess has it; None if it has not."""
+        return None if self._zygote is None else self._zygote.status(unit.item)
+
+    def close(self) -> None:
+        """End the unit that waits, and the zygote."""
+        if self._waiting is not None:
+            self._waiting.close()
+        if self._zygote is not None:
+            self._zygote.close()
+        self._waiting = self._zygote = None
+
+
+def close(config: pytest.Config) -> None:
+    """End what is left of the units of a run."""
+    units = config.stash.get(UNITS, None)
+    if units is not None and IS_INSIDE not in config.stash:
+        units.close()

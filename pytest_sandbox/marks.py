@@ -83,13 +83,25 @@ def check(items: list[pytest.Item]) -> list[str]:
 
 
 def error_of(item: pytest.Item) -> str:
+    """Return what is wrong with the item's marker, or nothing."""
     from pytest_sandbox_runtime.errors import SpecError
 
     try:
         spec = spec_of(item)
-        if runs_inside(item) and spec.image.path is not None:
-            msg = f"the body of a test runs in a copy of this machine only, not in {spec.image}"
-            return str(SpecError(msg, hint="ask for the sandbox fixture, and drive the image from outside"))
+        if runs_inside(item):
+            _check_inside(item, spec)
     except SpecError as error:
         return str(error)
     return ""
+
+
+def _check_inside(item: pytest.Item, spec: SandboxSpec) -> None:
+    from pytest_sandbox_runtime.errors import SpecError
+
+    driving = sorted(_DRIVING & set(getattr(item, "fixturenames", ())))
+    if spec.image.path is not None:
+        msg = f"a test runs inside a copy of this machine only, not in {spec.image}"
+        raise SpecError(msg, hint="ask for the sandbox fixture, and drive the image from outside")
+    if driving:
+        msg = f"a test that runs inside, as its fixtures do, cannot drive sandboxes with {', '.join(driving)}"
+        raise SpecError(msg, hint="leave out inside=True: the test then drives them from outside")

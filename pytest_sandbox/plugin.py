@@ -11,7 +11,7 @@ import pytest
 
 from pytest_sandbox import inside, marks, reports, settings, workers
 from pytest_sandbox.fixtures import FAILED, sandbox, sandbox_engine, sandbox_factory
-from pytest_sandbox.inside import BODY, _inside
+from pytest_sandbox.inside import _inside
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -58,31 +58,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     inside.prepare(items)
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    body = item.stash.get(BODY, None)
-    return (yield) if body is None else (yield from body.call())
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    return inside.run(item, nextitem)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    inside.refuse_outside(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    body = item.stash.get(BODY, None) if call.when == "call" else None
-    if (
-        call.excinfo is not None
-        and not call.excinfo.errisinstance((pytest.skip.Exception,))
-        and not (body and body.is_child)
-    ):
+    if call.excinfo is not None and not call.excinfo.errisinstance((pytest.skip.Exception,)):
         reports.add_sections(item, call)
     report = yield
-    if report.failed:
-        item.stash[FAILED] = True
-    if body is None:
-        return report
-    if body.is_child:
-        body.take_home(report, call)
-    report = body.real_report(report, call)
     if report.failed:
         item.stash[FAILED] = True
     return report
@@ -103,5 +95,5 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     # First: the kernel ends no pid namespace before all in it have been reaped, by whoever is their parent.
-    inside.reap_all(config)
+    inside.close(config)
     reports.close_engine(config)

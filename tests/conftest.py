@@ -71,6 +71,7 @@ OF_TESTS: dict[str, Callable[[str], Capability]] = {
     "python3": _program,
     "redis-server": _program,
     "bwrap": _program,
+    "umoci": _program,
     "static-busybox": _static_busybox,
     "x86_64": _machine("x86_64"),
     "syscall-numbers": _machine("x86_64", "aarch64"),

@@ -6,21 +6,21 @@ deleted, and an opaque directory shows nothing of the directories below it: see 
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import FileAccessError, SpecError
+from pytest_sandbox_runtime.lowers import is_opaque, is_whiteout, look_up
 from pytest_sandbox_runtime.trees import Place, closing, kind_of, open_directory, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from pytest_sandbox_runtime.lowers import Seen
+
 KINDS = ("added", "modified", "deleted")
-_OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
-_NO_XATTR = (errno.ENODATA, errno.EOPNOTSUPP, errno.EPERM, errno.EACCES)
 _CHUNK = 1 << 20
 _HERE = -100  # AT_FDCWD; a lower layer's path is absolute
 
@@ -131,14 +131,6 @@ def _describe(change: Change) -> str:
     return f"{change.kind:8} {shown}" + (f" ({change.type})" if change.type else "")
 
 
-class _Seen(NamedTuple):
-    """What the lower layers show at one name: where it is, and the directories that are merged there, top first."""
-
-    place: str
-    status: os.stat_result
-    merged: tuple[str, ...]
-
-
 def _read_overlay(prefix: str, upper: str, lowers: Sequence[str]) -> Iterator[Change]:
     try:
         with closing(os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)) as fd:
@@ -156,10 +148,10 @@ def _read_overlay(prefix: str, upper: str, lowers: Sequence[str]) -> Iterator[Ch
 
 def _compare_directory(fd: int, lowers: tuple[str, ...], path: str, *, replaced: bool) -> Iterator[Change]:
     # What is in an opaque directory was made there, and the kernel does not mark it once more.
-    replaced = replaced or _is_opaque(fd)
+    replaced = replaced or is_opaque(fd)
     names = sorted(os.listdir(fd))
     for name in names:
-        below = _look_up(lowers, name)
+        below = look_up(lowers, name)
         try:
             yield from _compare_entry(Place(fd, name), below, os.path.join(path, name), replaced=replaced)
         except FileNotFoundError:
@@ -168,9 +160,9 @@ def _compare_directory(fd: int, lowers: tuple[str, ...], path: str, *, replaced:
         yield from _left_behind(lowers, names, path)
 
 
-def _compare_entry(place: Place, below: _Seen | None, path: str, *, replaced: bool) -> Iterator[Change]:
+def _compare_entry(place: Place, below: Seen | None, path: str, *, replaced: bool) -> Iterator[Change]:
     status = os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
-    if _is_whiteout(status):
+    if is_whiteout(status):
         if below is not None:
             yield Change(path, "deleted", kind_of(below.status))
         return
@@ -186,56 +178,12 @@ def _compare_entry(place: Place, below: _Seen | None, path: str, *, replaced: bo
 def _left_behind(lowers: tuple[str, ...], names: list[str], path: str) -> Iterator[Change]:
     hidden = {name for lower in lowers for name in os.listdir(lower)}.difference(names)
     for name in sorted(hidden):
-        below = _look_up(lowers, name)
+        below = look_up(lowers, name)
         if below is not None:
             yield Change(os.path.join(path, name), "deleted", kind_of(below.status))
 
 
-def _look_up(lowers: tuple[str, ...], name: str) -> _Seen | None:
-    """Return what overlayfs would show at ``name`` in these merged directories."""
-    top: tuple[str, os.stat_result] | None = None
-    merged: list[str] = []
-    for lower in lowers:
-        place = os.path.join(lower, name)
-        status = _status(place)
-        if status is None:
-            continue
-        if _is_whiteout(status):
-            break
-        top = top or (place, status)
-        if not stat.S_ISDIR(status.st_mode):
-            break
-        merged.append(place)
-        if _is_opaque(place):
-            break
-    return _Seen(*top, tuple(merged)) if top else None
-
-
-def _status(path: str) -> os.stat_result | None:
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _is_whiteout(status: os.stat_result) -> bool:
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
-
-
-def _is_opaque(directory: int | str) -> bool:
-    return any(_xattr(directory, name) == b"y" for name in _OPAQUE)
-
-
-def _xattr(directory: int | str, name: str) -> bytes:
-    try:
-        return os.getxattr(directory, name)
-    except OSError as error:
-        if error.errno not in _NO_XATTR:
-            raise
-        return b""
-
-
-def _differs(place: Place, status: os.stat_result, below: _Seen) -> bool:
+def _differs(place: Place, status: os.stat_result, below: Seen) -> bool:
     before = below.status
     if (status.st_mode, status.st_uid, status.st_gid) != (before.st_mode, before.st_uid, before.st_gid):
         return True

@@ -157,7 +157,6 @@ class Engine:
                 uid=job.uid,
                 cgroup_paths=cgroup_paths,
                 keep=lambda: self._keep(str(name)),
-                leave=self._leave,
                 last_words=lambda: _last_words(self._run),
                 namespaces=job.namespaces,
             )
@@ -181,8 +180,8 @@ class Engine:
         without: dict[str, Any] = dict.fromkeys(refused)
         return replace(spec, **without)
 
-    def _leave(self) -> None:
-        """Close everything in a fork of the engine's process, where none of it may be used or ended."""
+    def leave(self) -> None:
+        """Forget all of it in a fork of the engine's process, where none of it may be used or ended."""
         for sandbox in list(self._alive):
             sandbox.let_go()
         # Held, not run: it is for the process that this one is a fork of to wait for its supervisor.
@@ -295,7 +294,7 @@ def _launch(run: str, channel: int, lock: int) -> subprocess.Popen[bytes]:
             stdout=log,
             stderr=log,
             pass_fds=(channel, lock),
-            env={},
+            env={"LD_BIND_NOW": "1"},
         )
 
 

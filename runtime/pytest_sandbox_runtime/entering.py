@@ -7,21 +7,35 @@ import os
 import resource
 import signal
 import warnings
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from pytest_sandbox_runtime.cgroups import Group
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
 from pytest_sandbox_runtime.supervisor.confinement import confine, seccomp_program
+from pytest_sandbox_runtime.supervisor.init import become
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_sandbox_runtime.sandbox import Sandbox
-
-_program = functools.cache(seccomp_program)
+program = functools.cache(seccomp_program)
 
 
-def fork_into(sandbox: Sandbox, directory: str, fail: Callable[[str], None]) -> int:
-    """Fork, and let the child go on inside ``sandbox``, in ``directory``: returns 0 there, and a pid here.
+class WayIn(NamedTuple):
+    """What a process has to do, besides having the pidfd of its init, to go on in a sandbox: values for marshal."""
+
+    namespaces: int
+    cgroup_paths: Any
+    env: tuple[tuple[str, str], ...]
+    account: tuple[int, int, tuple[int, ...]] | None
+
+    @property
+    def is_privileged(self) -> bool:
+        """Whether its namespaces belong to this process's own user namespace, so that they can be joined one by one."""
+        return not self.namespaces & CloneFlag.NEWUSER
+
+
+def fork_into(way: WayIn, pidfd: int, directory: str, fail: Callable[[str], None]) -> int:
+    """Fork, and let the child go on inside a sandbox, in ``directory``: returns 0 there, and a pid here.
 
     The process with that pid ends as the one inside does. What keeps the child from entering is told ``fail``, in the
     child, as a sentence.
@@ -29,15 +43,16 @@ def fork_into(sandbox: Sandbox, directory: str, fail: Callable[[str], None]) -> 
     with warnings.catch_warnings():
         # Other threads do not live on in a fork; pytest-xdist's are idle while a test runs.
         warnings.simplefilter("ignore", DeprecationWarning)
-        pid = _fork_into_pid_namespace(sandbox) if sandbox.is_privileged else os.fork()
+        pid = _fork_into_pid_namespace(pidfd) if way.is_privileged else os.fork()
         if pid == 0:
             try:
-                sandbox.join()
+                Group(way.cgroup_paths).join()
+                setns(pidfd, way.namespaces)
                 # Without root only a process that has joined the user namespace may join the pid namespace, which
                 # concerns its next child: this one stays outside, as that child's guard.
-                inside = 0 if sandbox.is_privileged else os.fork()
+                inside = 0 if way.is_privileged else os.fork()
                 if inside == 0:
-                    _settle(sandbox, directory)
+                    _settle(way, directory)
             except BaseException as error:
                 fail(f"the test could not enter its sandbox: {error}")
                 os._exit(1)
@@ -46,10 +61,10 @@ def fork_into(sandbox: Sandbox, directory: str, fail: Callable[[str], None]) -> 
     return pid
 
 
-def _fork_into_pid_namespace(sandbox: Sandbox) -> int:
+def _fork_into_pid_namespace(pidfd: int) -> int:
     own = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        setns(sandbox.pidfd, CloneFlag.NEWPID)
+        setns(pidfd, CloneFlag.NEWPID)
         pid = -1
         try:
             pid = os.fork()
@@ -61,12 +76,12 @@ def _fork_into_pid_namespace(sandbox: Sandbox) -> int:
     return pid
 
 
-def _settle(sandbox: Sandbox, directory: str) -> None:
+def _settle(way: WayIn, directory: str) -> None:
     os.chdir(directory)
-    os.environ.update(sandbox.spec.env)
-    if sandbox.account is not None:
-        sandbox.account.become()
-    confine(_program(), keep_permitted=False)
+    os.environ.update(way.env)
+    if way.account is not None:
+        become(*way.account)
+    confine(program(), keep_permitted=False)
 
 
 def _end_as(pid: int) -> NoReturn:

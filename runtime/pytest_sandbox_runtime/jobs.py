@@ -12,7 +12,7 @@ from pytest_sandbox_runtime.capabilities import is_privileged
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files
-from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan
+from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan, stack
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.server import LAYERS
 
@@ -62,7 +62,9 @@ class Jobs:
         tree, namespaces = self._tree(spec), _namespaces(spec)
         limits = tuple(getattr(spec, name) for name in LIMITS)
         work = {
-            "plan": self.plan(spec),
+            "stack": stack(tree, self._around(spec)),
+            "is_immutable": tree.is_immutable,
+            "plan": plan(tree, self._around(spec)),
             "overlays": len(tree.overlays),
             "on_disk": self._is_on_disk(spec),
             "namespaces": namespaces,
@@ -76,14 +78,16 @@ class Jobs:
 
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``."""
-        around = Surroundings(
+        return stack(self._tree(spec), self._around(spec)) + plan(self._tree(spec), self._around(spec))
+
+    def _around(self, spec: SandboxSpec) -> Surroundings:
+        return Surroundings(
             user_namespace=not self._privileged,
             on_disk=self._is_on_disk(spec),
             host_network=spec.network == "host",
             read_only=spec.read_only,
             mounts=(*self._shown_mounts(spec), *spec.mounts),
         )
-        return plan(self._tree(spec), around)
 
     def _is_on_disk(self, spec: SandboxSpec) -> bool:
         # What is written in memory would count against the sandbox's limit.
@@ -114,7 +118,7 @@ class Jobs:
         below = self._store.root_of(spec.image)
         thin = ThinLayer(self._seen(f"{directory}/0"), below, user_namespace=not self._privileged)
         write_fixed_files(thin, spec.hostname, host_network=host_network)
-        return Tree((Overlay("/", (f"{directory}/0", below)),))
+        return Tree((Overlay("/", (f"{directory}/0", below)),), is_immutable=below != spec.image.path)
 
     def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
         """Return the (uid, gid) of the sandbox's own processes.

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.accounts import Account, find_account
-from pytest_sandbox_runtime.cgroups import Group, read_stats
+from pytest_sandbox_runtime.cgroups import read_stats
 from pytest_sandbox_runtime.changes import read_changes
 from pytest_sandbox_runtime.command import PATH, argv_of, decoded, input_of, open_streams, shown, start_error
+from pytest_sandbox_runtime.entering import WayIn
 from pytest_sandbox_runtime.errors import (
     CommandFailedError,
     CommandTimeoutError,
@@ -24,7 +25,6 @@ from pytest_sandbox_runtime.errors import (
     SpecError,
 )
 from pytest_sandbox_runtime.files import Files
-from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
 from pytest_sandbox_runtime.process import PIPE, Process
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.terminal import Terminal, interact
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import Outcome, SandboxSpec
 
 _LOG_LINES = 40
+# What a machine has anew at each of its starts, so that it is no change of it.
+_VOLATILE = ("/dev", "/run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,6 @@ class Started:
     namespaces: int
     seen: Callable[[str], str]
     keep: Callable[[], str]
-    leave: Callable[[], None]
     last_words: Callable[[], str]
 
 
@@ -314,7 +315,7 @@ class Sandbox:
             (one.prefix, f"{directory}/{one.upper}", [seen(lower) for lower in one.lowers])
             for one in self._started.tree.overlays
         ]
-        return read_changes(overlays).without(*(mount.target for mount in self.spec.mounts))
+        return read_changes(overlays).without(*_VOLATILE, *(mount.target for mount in self.spec.mounts))
 
     # Network
 
@@ -378,25 +379,15 @@ class Sandbox:
     # Entering, for tests that run inside
 
     @property
-    def is_privileged(self) -> bool:
-        """Whether its namespaces belong to this process's own user namespace, so that they can be joined one by one."""
-        return not self._started.namespaces & CloneFlag.NEWUSER
-
-    @property
     def pidfd(self) -> int:
         """A descriptor of the sandbox's init: pidfd_open(2)."""
         self._check_open()
         return self._started.pidfd
 
-    def join(self) -> None:
-        """Move this process, a fork of the engine's, into the sandbox; its next child is in the pid namespace too.
-
-        The engine and all its sandboxes are closed for this process: nothing in here leads back to them.
-        """
-        self._check_open()
-        Group(self._started.cgroup_paths).join()
-        setns(self._started.pidfd, self._started.namespaces)
-        self._started.leave()
+    def way_in(self) -> WayIn:
+        """Return what a process that is to go on in here has to do: see entering.fork_into."""
+        account = None if self.account is None else (self.account.uid, self.account.gid, self.account.groups)
+        return WayIn(int(self._started.namespaces), self._started.cgroup_paths, self.spec.env, account)
 
     def let_go(self) -> None:
         """Forget the sandbox without ending it: it belongs to the process that this one is a fork of."""

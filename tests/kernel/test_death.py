@@ -19,7 +19,7 @@ from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
 from pytest_sandbox_runtime.specs import SandboxSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.needs("overlay-on-host")
@@ -61,16 +61,16 @@ SUITE = """
 import subprocess, time
 import pytest
 
-@pytest.mark.sandbox(inside=True)
+kept = []
+
+def test_beside(sandbox_factory):
+    kept.append(sandbox_factory().popen(["sleep", "1000"]))
+
+@pytest.mark.sandbox
 @pytest.mark.parametrize("turn", range(1000))
 def test_inside(turn):
     subprocess.Popen(["sleep", "1000"])
     print("inside", flush=True)
-
-@pytest.fixture(autouse=True)
-def beside(sandbox_factory):
-    with sandbox_factory() as sandbox, sandbox.popen(["sleep", "1000"]):
-        yield
 """
 
 
@@ -114,7 +114,7 @@ def client(store: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture
 def suite(store: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A pytest that never stops running tests inside, with a sandbox beside each."""
+    """A pytest that never stops running tests inside, with a sandbox beside them."""
     (tmp_path / "test_suite.py").write_text(SUITE)
     options = ["-s", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
     with launch([sys.executable, "-m", "pytest", *options, str(tmp_path / "test_suite.py")], store) as process:
@@ -133,11 +133,14 @@ class Traces:
         self._runs: set[str] = set()
         self._held: set[tuple[int, str]] = set()
 
-    def note(self, pids: Iterable[int], others: Iterable[int] = ()) -> None:
+    def note(self, pids: Collection[int], others: Iterable[int] = ()) -> None:
         """Remember what ``pids``, about to die, have, and who on this host holds what only they are in: namespaces."""
         self._runs |= set(os.listdir(self._store / "runs")) if (self._store / "runs").exists() else set()
         namespaces = set().union(*map(namespaces_of, pids)).difference(*map(namespaces_of, (os.getpid(), *others)))
-        self._held |= {(pid, link) for pid in all_pids() for link in namespaces_of(pid) & namespaces}
+        held = {(pid, link) for pid in all_pids() for link in namespaces_of(pid) & namespaces}
+        # Who has died meanwhile has left its numbers to others.
+        still = set().union(*map(namespaces_of, pids))
+        self._held |= {(pid, link) for pid, link in held if link in still}
 
     def groups(self) -> list[str]:
         """Return the directories of the run's control groups."""

@@ -426,6 +426,15 @@ def test_the_usual_devices_are_there(box: Sandbox) -> None:
     assert said == "3\nx\n"
 
 
+@pytest.mark.needs("root")
+@pytest.mark.parametrize("folder", ["/dev", "/dev/shm", "/etc", "/root", "/run", "/tmp", "/var/tmp"])
+def test_a_device_file_made_inside_is_no_device(box: Sandbox, folder: str) -> None:
+    # Else its root, who may make one of the host's disk, could read and write that.
+    opened = box.run(f"mknod {folder}/none c 1 3 && echo lost > {folder}/none")
+    assert opened.returncode != 0
+    assert "Permission denied" in opened.stderr
+
+
 def test_the_kernels_settings_are_read_only(box: Sandbox) -> None:
     assert "ro" in mount_options(box, "/proc/sys")
     assert "ro" in mount_options(box, "/sys")

@@ -19,12 +19,12 @@ pytestmark = pytest.mark.sandbox
 
 
 @pytest.fixture(scope="module")
-def made_before():
-    return os.getpid()
+def machine():
+    return os.uname().nodename
 
 
-def test_passes(made_before):
-    assert os.getpid() != made_before
+def test_passes(machine):
+    assert machine == "sandbox"
     pathlib.Path("/etc/pytest-sandbox-canary").write_text("inside")
 
 
@@ -73,8 +73,8 @@ def test_has_a_broken_fixture(broken):
 
 
 @pytest.mark.sandbox(inside=False)
-def test_stays_outside(made_before):
-    assert os.getpid() == made_before
+def test_stays_outside(machine):
+    assert machine != "sandbox"
 """
 
 
@@ -284,3 +284,14 @@ def test_a_test_with_failed_subtests_fails(suite: pytest.Pytester, inside: bool)
     result = suite.runpytest_subprocess()
     result.stdout.fnmatch_lines(["test_a_test_with_failed_subtests_fails.py uuF*", "*contains 2 failed subtests*"])
     result.stdout.fnmatch_lines(["*SUBFAILED(number=0)*", "*SUBFAILED(number=2)*"])
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["plain", "distributed"])
+def test_only_the_process_outside_reports(suite: pytest.Pytester, options: tuple[str, ...]) -> None:
+    # With a conftest in another directory, pytest makes the hooks of each item anew.
+    for name in ("one", "two"):
+        suite.mkdir(name).joinpath("conftest.py").write_text("")
+        body = f"import warnings\n\ndef test_{name}():\n    warnings.warn('of {name}', stacklevel=1)\n"
+        (suite.path / name / f"test_{name}.py").write_text(body)
+    result = suite.runpytest_subprocess("--sandbox", "one", "two", *options)
+    result.assert_outcomes(passed=2, warnings=2)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     Run = Callable[..., pytest.RunResult]
 
@@ -249,50 +249,62 @@ def test_what_the_body_printed_is_shown_by_stream_when_it_fails(run: Run) -> Non
 
 
 @needs_inside
-def test_fixtures_made_before_the_fork_are_seen_inside(run: Run) -> None:
+def test_fixtures_are_made_inside(run: Run) -> None:
     result = run(
         """
-        import os, pytest
+        import os, pathlib, pytest
 
-        @pytest.fixture
+        @pytest.fixture(scope="session")
         def made():
-            return {"pid": os.getpid(), "what": object()}
+            pathlib.Path("/etc/made").write_text("by a fixture")
+            yield os.getpid()
+            assert os.uname().nodename == "sandbox"
 
         @pytest.mark.sandbox
-        def test_sees(made, tmp_path):
-            assert made["pid"] != os.getpid()
-            assert type(made["what"]) is object
+        def test_sees(made, tmp_path, monkeypatch):
+            assert made == os.getpid()
+            assert pathlib.Path("/etc/made").read_text() == "by a fixture"
             assert tmp_path.is_dir()
         """
     )
     result.assert_outcomes(passed=1)
+    assert not Path("/etc/made").exists()
 
 
 @needs_inside
-def test_a_module_fixture_is_made_once_and_a_body_changes_only_its_copy(run: Run) -> None:
+def test_what_a_test_outside_has_made_is_seen_inside_and_unmade_outside_once(run: Run) -> None:
     result = run(
         """
-        import pytest
+        import os, pytest
 
         @pytest.fixture(scope="module")
-        def shared():
-            print("made once")
+        def shared(tmp_path_factory):
+            tmp_path_factory.mktemp("outside")
+            print("made on", os.uname().nodename)
             yield []
-            print("unmade once")
-
-        @pytest.mark.sandbox
-        @pytest.mark.parametrize("turn", [1, 2])
-        def test_appends(shared, turn):
-            shared.append(turn)
-            assert shared == [turn]
+            print("unmade on", os.uname().nodename)
 
         def test_outside(shared):
             assert shared == []
+
+        @pytest.mark.sandbox
+        @pytest.mark.parametrize("turn", [1, 2])
+        def test_appends(shared, turn, tmp_path):
+            shared.append(turn)
+            assert shared == [turn]
+
+        def test_outside_again(shared):
+            assert shared == []
+
+        @pytest.mark.sandbox
+        def test_last(shared):
+            pass
         """,
         "-s",
     )
-    result.assert_outcomes(passed=3)
-    assert result.stdout.str().count("made once") == 2, "made and unmade, each once"
+    result.assert_outcomes(passed=5)
+    assert result.stdout.str().count("unmade on") == 1
+    assert "unmade on sandbox" not in result.stdout.str()
 
 
 @needs_inside
@@ -672,24 +684,22 @@ def test_an_unmarked_suite_runs_inside_when_asked_but_for_who_refuses(run: Run) 
     result.stdout.fnmatch_lines(["sandbox: every test inside, image host"])
 
 
-@needs_inside
-def test_a_body_runs_inside_though_it_drives_others_where_it_says_so(run: Run) -> None:
+def test_a_test_that_runs_inside_drives_no_others(run: Run) -> None:
     result = run(
         """
-        import os, pytest
+        import pytest
 
         @pytest.fixture
         def beside(sandbox_factory):
-            with sandbox_factory(hostname="beside") as other:
-                yield other.run("hostname").stdout
+            return sandbox_factory()
 
         @pytest.mark.sandbox(inside=True)
         def test_inside(beside):
-            assert os.uname().nodename == "sandbox"
-            assert beside == "beside\\n"
+            pass
         """
     )
-    result.assert_outcomes(passed=1)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*cannot drive sandboxes with sandbox_factory*", "*hint: leave out inside=True*"])
 
 
 @needs_inside

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOBODY = 65534
-FILES = {"bin/sh": b"#!", "etc/motd": b"hello", "usr/lib/os-release": b"ID=tiny", "usr/share/big": bytes(300_000)}
+FILES = {"bin/sh": b"#!", "etc/motd": b"hello", "usr/lib/os-release": b"ID=tiny", "usr/share/big": b"x" * 300_000}
 
 
 def write_archive(path: Path, files: dict[str, bytes]) -> Path:

@@ -10,6 +10,7 @@ import os
 import resource
 import stat
 import subprocess
+import sys
 import tarfile
 import traceback
 from pathlib import Path
@@ -413,10 +414,12 @@ def test_the_hint_names_what_can_be_read(tmp_path: Path, target: Path) -> None:
     with pytest.raises(ImageError) as caught:
         unpack(text, str(target))
     assert caught.value.message.startswith(f"{text} is no tar: ")
-    assert caught.value.hint == "a root file system is a tar, plain or packed by gzip, bzip2 or xz"
+    assert caught.value.hint == "it has to be a tar, plain or packed by gzip, bzip2, xz or zstd"
 
 
-def test_zstd_is_named(target: Path) -> None:
+def test_zstd_is_named_where_it_cannot_be_read(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("compression.zstd", "backports.zstd"):
+        monkeypatch.setitem(sys.modules, module, None)
     error = refusal(b"\x28\xb5\x2f\xfd" + bytes(100), target)
     assert "packed by zstd" in error.message
     assert "unzstd" in error.hint

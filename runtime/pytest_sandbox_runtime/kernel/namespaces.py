@@ -30,12 +30,14 @@ def _names(flags: int) -> str:
 
 def unshare(flags: int) -> None:
     """Leave the namespaces named by ``flags`` for new ones; ``NEWPID`` concerns the next child only."""
-    check(_unshare(flags), "unshare", _names(flags))
+    if _unshare(flags):
+        check(-1, "unshare", _names(flags))
 
 
 def setns(fd: int, flags: int = 0) -> None:
     """Join the namespace behind ``fd``; behind a pidfd (Linux 5.8) all those of its process that ``flags`` names."""
-    check(_setns(fd, flags), "setns", _names(flags))
+    if _setns(fd, flags):
+        check(-1, "setns", _names(flags))
 
 
 def sethostname(name: str) -> None:

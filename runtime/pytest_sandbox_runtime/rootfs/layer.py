@@ -13,7 +13,16 @@ import stat
 from contextlib import suppress
 
 MACHINE_ID = "7465737473206d616368696e65206964"
-_MOUNT_POINTS = ("proc", "sys", "dev", "run")
+_MOUNT_POINTS = ("proc", "sys")
+# Those that every program may count on; each is the host's own, mounted on a file in /dev.
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
 
 
 class ThinLayer:
@@ -114,11 +123,24 @@ def write_fixed_files(layer: ThinLayer, hostname: str, *, host_network: bool) ->
     for name in _MOUNT_POINTS:
         layer.empty(name)
     layer.empty("tmp", 0o1777)
+    layer.empty("run")
+    layer.empty("run/lock", 0o777)
+    _write_dev(layer)
     layer.write("etc/hostname", f"{hostname}\n")
     layer.write("etc/machine-id", f"{MACHINE_ID}\n", 0o444)
     local = f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback {hostname}\n"
     layer.write("etc/hosts", _of_host("/etc/hosts") + local if host_network else local)
     layer.write("etc/resolv.conf", _of_host("/etc/resolv.conf") if host_network else "")
+
+
+def _write_dev(layer: ThinLayer) -> None:
+    layer.empty("dev")
+    for name in DEVICES:
+        layer.write(f"dev/{name}", "", 0o666)
+    for name, target in _LINKS.items():
+        layer.link(f"dev/{name}", target)
+    layer.empty("dev/pts")
+    layer.empty("dev/shm", 0o1777)
 
 
 def _of_host(path: str) -> str:

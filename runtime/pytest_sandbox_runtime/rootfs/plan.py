@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.kernel.mounts import MountFlag
+from pytest_sandbox_runtime.rootfs.layer import DEVICES
 from pytest_sandbox_runtime.supervisor.confinement import MASKED_PATHS, READONLY_PATHS
 
 if TYPE_CHECKING:
@@ -24,14 +25,6 @@ _NODEV = MountFlag.NOSUID | MountFlag.NODEV
 # Where the supervisor has an empty directory that nobody can write to.
 EMPTY = "/dev/pts/empty"
 _SAFE = _NODEV | MountFlag.NOEXEC
-_DEVICES = (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9))
-_LINKS = (
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("pts/ptmx", "ptmx"),
-)
 
 
 @dataclass(frozen=True)
@@ -55,9 +48,13 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Tree:
-    """A root file system before anybody has written to it; the first overlay is "/"."""
+    """A root file system before anybody has written to it; the first overlay is "/".
+
+    ``is_immutable`` where nobody changes the lower directories, of which an overlay that is mounted remembers much.
+    """
 
     overlays: tuple[Overlay, ...]
+    is_immutable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +69,12 @@ class Surroundings:
 
 
 def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
-    """Return the steps that make ``tree`` the root of the mount namespace that they are done in."""
+    """Return the steps that, behind those of ``stack``, make ``tree`` the root of a mount namespace."""
     return (
-        *_stack(tree, around),
         *_proc(),
         *_sys(around),
         *_dev(around),
-        ("mount", "tmpfs", "root/run", "tmpfs", int(_NODEV), "mode=755"),
-        ("mkdir", "root/run/lock", 0o777),
-        *((("mount", "tmpfs", "root/tmp", "tmpfs", int(_NODEV), "mode=1777"),) if around.read_only else ()),
+        *(_writable() if around.read_only else ()),
         *(("hold", mount.source, mount.target) for mount in around.mounts),
         ("pivot", "root"),
         *(("place", mount.target, mount.read_only) for mount in around.mounts),
@@ -88,7 +82,12 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
     )
 
 
-def _stack(tree: Tree, around: Surroundings) -> Iterator[Step]:
+def stack(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
+    """Return the steps that mount the overlays of ``tree``, in the directory that is to hold what changes."""
+    return tuple(_overlays(tree, around))
+
+
+def _overlays(tree: Tree, around: Surroundings) -> Iterator[Step]:
     for overlay in tree.overlays:
         lowers = ":".join(escape(lower) for lower in overlay.lowers)
         options = f"lowerdir={lowers},upperdir={overlay.upper},workdir={overlay.work}"
@@ -97,7 +96,8 @@ def _stack(tree: Tree, around: Surroundings) -> Iterator[Step]:
             options += ",volatile"
         # Each name is to be found where it is, by changes() and whoever reads a layer.
         options += ",userxattr" if around.user_namespace else ",redirect_dir=off,metacopy=off"
-        yield ("mount", "overlay", _in_root(overlay.prefix), "overlay", 0, options)
+        # A device file in it, of the image or made by its root, is no device.
+        yield ("mount", "overlay", _in_root(overlay.prefix), "overlay", int(MountFlag.NODEV), options)
 
 
 def _in_root(path: str) -> str:
@@ -125,28 +125,22 @@ def _sys(around: Surroundings) -> Iterator[Step]:
 
 
 def _dev(around: Surroundings) -> Iterator[Step]:
-    yield ("mount", "tmpfs", "root/dev", "tmpfs", int(MountFlag.NOSUID), "mode=755,size=64k")
-    for name, minor in _DEVICES:
-        yield from _device(name, 1, minor, around)
-    yield from _device("tty", 5, 0, around)
-    yield ("mkdir", "root/dev/pts", 0o755)
-    yield ("mkdir", "root/dev/shm", 0o755)
+    # The directory itself, its links and what devices are mounted on are the thin layer's: layer.write_fixed_files.
+    for name in DEVICES:
+        yield ("bind", f"/dev/{name}", f"root/dev/{name}")
     # gid 5 is tty on every distribution, but has no meaning where one group only is mapped.
     gid = "" if around.user_namespace else ",gid=5"
     flags = int(MountFlag.NOSUID | MountFlag.NOEXEC)
     yield ("mount", "devpts", "root/dev/pts", "devpts", flags, f"newinstance,ptmxmode=0666,mode=0620{gid}")
     yield ("mount", "shm", "root/dev/shm", "tmpfs", int(_SAFE), "mode=1777")
-    for target, name in _LINKS:
-        yield ("symlink", target, f"root/dev/{name}")
     yield from _masks()
 
 
-def _device(name: str, major: int, minor: int, around: Surroundings) -> Iterator[Step]:
-    if around.user_namespace:
-        yield ("write", f"root/dev/{name}", b"")
-        yield ("bind", f"/dev/{name}", f"root/dev/{name}")
-    else:
-        yield ("mknod", f"root/dev/{name}", 0o666, major, minor)
+def _writable() -> Iterator[Step]:
+    """What can be written to in a root file system that is read-only."""
+    yield ("mount", "tmpfs", "root/tmp", "tmpfs", int(_NODEV), "mode=1777")
+    yield ("mount", "tmpfs", "root/run", "tmpfs", int(_NODEV), "mode=755")
+    yield ("mkdir", "root/run/lock", 0o777)
 
 
 def _masks() -> Iterator[Step]:

@@ -22,14 +22,6 @@ def _mkdir(path: str, mode: int) -> None:
     os.mkdir(path, mode)
 
 
-def _mknod(path: str, mode: int, major: int, minor: int) -> None:
-    os.mknod(path, mode | stat.S_IFCHR, os.makedev(major, minor))
-
-
-def _symlink(target: str, path: str) -> None:
-    os.symlink(target, path)
-
-
 def _write(path: str, content: bytes) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
     try:
@@ -79,9 +71,6 @@ def _pivot(path: str) -> None:
 
 VERBS: dict[str, Callable[..., None]] = {
     "mkdir": _mkdir,
-    "mknod": _mknod,
-    "symlink": _symlink,
-    "write": _write,
     "mount": mount,
     "bind": _bind,
     "bind-ro": _bind_read_only,

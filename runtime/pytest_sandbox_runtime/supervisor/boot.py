@@ -5,58 +5,51 @@ Until it is one it says nothing; its last words, if a step fails, name step, cal
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import sys
 import time
 
 from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
-from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, sethostname, unshare
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, sethostname, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import close_range
 from pytest_sandbox_runtime.rootfs.steps import carry_out, describe
 from pytest_sandbox_runtime.supervisor.confinement import confine
 from pytest_sandbox_runtime.supervisor.init import serve
 from pytest_sandbox_runtime.supervisor.messages import send
+from pytest_sandbox_runtime.supervisor.networks import raise_loopback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from typing import Any
 
-    from pytest_sandbox_runtime.rootfs.steps import Step
+    from pytest_sandbox_runtime.supervisor.directories import Directory
 
 CONTROL_FD = 3
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
 
 
-def become_init(control: socket.socket, directory: str, job: dict[str, Any], group: Any) -> None:
-    """Build the sandbox that ``job`` describes around this process and serve it; never returns."""
+def become_init(control: socket.socket, directory: Directory, job: dict[str, Any], group: Any, network: int) -> None:
+    """Build the sandbox that ``job`` describes around this process and serve it; never returns.
+
+    ``network`` is the descriptor of a network namespace to be in, or -1.
+    """
     status = 1
-    step: str | Step = "begin"
+    doing: list[Any] = ["begin"]
     try:
+        namespaces = job["namespaces"]
+        if network != -1:
+            setns(network, CloneFlag.NEWNET)
+            namespaces &= ~CloneFlag.NEWNET
         control = _keep_only(control)
-        os.umask(0)
-        for step, act in _boot(job, directory, group):  # noqa: B007  the step that failed is told below
-            act()
-        step = "be ready"
+        _boot(job, namespaces, directory, group, doing)
+        doing[0] = "be ready"
         _say_ready(control)
         status = serve(control)
     except OSError as error:
+        step = doing[0] if isinstance(doing[0], str) else describe(doing[0])
         call = error.call if isinstance(error, SyscallError) else ""
-        send(
-            control,
-            (
-                "failed",
-                step if isinstance(step, str) else describe(step),
-                call,
-                error.errno or 0,
-                str(error.filename or ""),
-            ),
-        )
+        send(control, ("failed", step, call, error.errno or 0, str(error.filename or "")))
     except BaseException:
         # Goes to the run's supervisor.log; the client sees the socket end, and quotes it.
         sys.excepthook(*sys.exc_info())
@@ -74,26 +67,39 @@ def _keep_only(control: socket.socket) -> socket.socket:
     return socket.socket(fileno=CONTROL_FD)
 
 
-def _boot(job: dict[str, Any], directory: str, group: Any) -> Iterator[tuple[str | Step, Callable[[], None]]]:
-    yield "join the control group", lambda: group.join(0) if group is not None else None
-    yield "leave the host's namespaces", lambda: _leave(job)
-    yield "bring the loopback device up", lambda: _loopback(job)
-    yield "set the host name", lambda: sethostname(job["hostname"])
-    yield "go to the sandbox's directory", lambda: os.chdir(directory)
-    yield "make mounts private", lambda: mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
-    for step in job["plan"]:
-        yield step, lambda step=step: carry_out(step)  # type: ignore[misc]
-    if job["identity"] != (0, 0):
-        # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
-        yield "take the user's identity", lambda: _identify(*job["identity"])
+def _boot(job: dict[str, Any], namespaces: int, directory: Directory, group: Any, doing: list[Any]) -> None:
+    """Do what ``job`` says; ``doing`` holds the step that is being done, for who is told of its failure."""
+    os.umask(0)
+    if group is not None:
+        doing[0] = "join the control group"
+        group.join(0)
+    doing[0] = "leave the host's namespaces"
+    _leave(namespaces)
+    if namespaces & CloneFlag.NEWNET:
+        doing[0] = "bring the loopback device up"
+        raise_loopback()
+    doing[0] = "set the host name"
+    sethostname(job["hostname"])
+    doing[0] = "go to the sandbox's directory"
+    os.chdir(directory.path)
+    doing[0] = "make mounts private"
+    mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
+    for step in job["plan"] if directory.is_mounted else job["stack"] + job["plan"]:
+        doing[0] = step
+        carry_out(step)
     # A user namespace begins with every capability in its bounding set; else that is the supervisor's, cut already.
-    as_made = job["identity"] == (0, 0)
-    yield "drop privileges", lambda: confine(job["seccomp"], keep_permitted=True, bounding_is_cut=as_made)
+    is_as_made = job["identity"] == (0, 0)
+    if not is_as_made:
+        # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
+        doing[0] = "take the user's identity"
+        _identify(*job["identity"])
+    doing[0] = "drop privileges"
+    confine(job["seccomp"], keep_permitted=True, bounding_is_cut=is_as_made)
 
 
-def _leave(job: dict[str, Any]) -> None:
-    unshare(job["namespaces"])
-    if job["namespaces"] & CloneFlag.NEWTIME:
+def _leave(namespaces: int) -> None:
+    unshare(namespaces)
+    if namespaces & CloneFlag.NEWTIME:
         # Clocks that count from the start of the sandbox, as those of a machine do from its boot.
         clocks = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
         offsets = "".join(f"{name} -{int(time.clock_gettime(clock))} 0\n" for name, clock in clocks)
@@ -105,21 +111,6 @@ def _identify(uid: int, gid: int) -> None:
     _write("/proc/self/setgroups", b"deny")
     _write("/proc/self/uid_map", b"%d 0 1" % uid)
     _write("/proc/self/gid_map", b"%d 0 1" % gid)
-
-
-def _loopback(job: dict[str, Any]) -> None:
-    if not job["namespaces"] & CloneFlag.NEWNET:
-        return
-    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
-    any_socket.close()
-    # A machine of one's own: everybody may open low ports and ping, as in Docker since 20.10.
-    _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
-    try:
-        _write("/proc/sys/net/ipv4/ping_group_range", b"0 2147483647")
-    except OSError:
-        # The range must be mapped: where it is not, ping(8) is for root, as on most machines.
-        return
 
 
 def _write(path: str, value: bytes) -> None:

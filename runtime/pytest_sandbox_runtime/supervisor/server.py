@@ -17,9 +17,10 @@ from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
-from pytest_sandbox_runtime.supervisor.directories import Directories, Directory
+from pytest_sandbox_runtime.supervisor.directories import Directories, Directory, mount_stack, unmount
 from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+from pytest_sandbox_runtime.supervisor.networks import Network, Networks
 from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, sweep
 
 TYPE_CHECKING = False
@@ -35,15 +36,24 @@ START = "start the supervisor"
 # user's files, as these cannot be a lower directory with a mount in them (EINVAL in a user namespace).
 MEMORY = "/dev/pts"
 LAYERS = f"{MEMORY}/layers"
+_MOST_MOUNTED = 16
 
 
 class Sandbox:
     """An init that runs, and what must go when it has gone."""
 
     def __init__(
-        self, name: str, pid: int, control: socket.socket, group: Any, place: Directories, directory: Directory
+        self,
+        name: str,
+        pid: int,
+        control: socket.socket,
+        group: Any,
+        place: Directories,
+        directory: Directory,
+        network: Network | None,
     ) -> None:
         self.name = name
+        self.network = network
         self.place = place
         self.directory = directory
         self.pid = pid
@@ -86,6 +96,7 @@ class Supervisor:
         self._names = 0
         self._memory = Directories(f"{MEMORY}/{SANDBOXES}")
         self._disk = Directories(os.path.join(run, SANDBOXES))
+        self._networks = Networks()
         self._groups = Groups(os.path.basename(run))
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
@@ -154,7 +165,7 @@ class Supervisor:
         for client in self._clients:
             if client.repeated and client.standby is None:
                 try:
-                    client.standby = self._launch(client.repeated)
+                    client.standby = self._launch(client.repeated, self._networks)
                 except OSError:
                     # Who asks next meets the same error, and is told.
                     client.repeated = b""
@@ -218,22 +229,31 @@ class Supervisor:
             os.close(pidfd)
             sandbox.control.close()
 
-    def _launch(self, job: bytes) -> Sandbox:
+    def _launch(self, job: bytes, networks: Networks | None = None) -> Sandbox:
         work = self._jobs.get(job)
         if work is None:
             work = self._jobs[job] = marshal.loads(job)
         self._names += 1
         name = str(self._names)
         place = self._disk if self._has_disk and (work["on_disk"] or not self._has_memory) else self._memory
-        directory = place.take(work["overlays"])
+        directory = self._directory_of(place, job, work)
         group = self._groups.create(name, work["limits"])
+        network = networks.take() if networks is not None and work["namespaces"] & CloneFlag.NEWNET else None
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
         if pid == 0:
-            become_init(ours, directory.path, work, group)
+            become_init(ours, directory, work, group, -1 if network is None else network.namespace)
         ours.close()
-        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, place, directory)
+        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, place, directory, network)
         return sandbox
+
+    def _directory_of(self, place: Directories, job: bytes, work: dict[str, Any]) -> Directory:
+        # Each fork's mount namespace is a copy of this one: with too many mounts that would cost more than it spares.
+        is_kept_mounted = work["is_immutable"] and len(self._by_pid) < _MOST_MOUNTED
+        directory = place.take(job if is_kept_mounted else b"%d" % work["overlays"], work["overlays"])
+        if is_kept_mounted and not directory.is_mounted:
+            mount_stack(directory, work["stack"])
+        return directory
 
     def _fork_into_pid_namespace(self) -> int:
         unshare(CloneFlag.NEWPID)
@@ -305,8 +325,11 @@ class Supervisor:
     def _forget(self, sandbox: Sandbox) -> None:
         if sandbox.group is not None:
             sandbox.group.remove()
+        if sandbox.network is not None:
+            self._networks.give_back(sandbox.network)
         if sandbox.keep and sandbox.place is self._disk:
             # Out of the run's directory, which ends with the run.
+            unmount(sandbox.directory)
             os.rename(sandbox.directory.path, kept_path(self._run, sandbox.name))
         else:
             sandbox.place.give_back(sandbox.directory)

@@ -1,0 +1,253 @@
+"""The zygote: a fork of this process, made when nothing changes in it any more, of which each test inside is a fork.
+
+A fork makes the pages of both sides copy on write, so this process would pay for each test's again and again; the
+zygote does nothing but fork. What is open, imported and collected here is so there, and in every test.
+PYTEST_DONT_REWRITE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_sandbox.told import Told
+    from pytest_sandbox_runtime.sandbox import Sandbox
+
+    Live = Callable[[pytest.Item], Told]
+
+# Set in a test's process, for good: whoever runs a test may do so there, and nowhere else.
+IS_INSIDE = pytest.StashKey[bool]()
+_GO = b"!"
+_LENGTH = struct.Struct("!Q")
+# How long what has said its last word may take to die.
+_GRACE = 1.0
+
+
+class Zygote:
+    """The parent's side: asks for forks, and for how they ended."""
+
+    def __init__(
+        self, config: pytest.Config, items: Sequence[pytest.Item], live: Live, forget: Callable[[], None]
+    ) -> None:
+        """Fork; each test's process will call ``live``, and what the fork holds of this one's it is to ``forget``."""
+        flush(config)
+        self._numbers = {id(item): number for number, item in enumerate(items)}
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._pid = _fork()
+            if self._pid == 0:
+                self._channel.close()
+                _serve(theirs, items, live, forget)
+
+    def fork(self, item: pytest.Item, sandbox: Sandbox) -> Unit:
+        """Have a process for ``item`` wait in ``sandbox``; raises OSError where the zygote has died."""
+        from pytest_sandbox_runtime.supervisor.messages import send
+
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        unit = Unit(item, sandbox, ours)
+        with theirs:
+            try:
+                message = ("fork", self._numbers[id(item)], tuple(sandbox.way_in()), os.getcwd())
+                send(self._channel, message, (sandbox.pidfd, theirs.fileno()))
+            except BaseException:
+                ours.close()
+                raise
+        return unit
+
+    def status(self, item: pytest.Item) -> int | None:
+        """Return how the process of ``item`` ended, as subprocess has it; None if it has not."""
+        from pytest_sandbox_runtime.supervisor.messages import receive, send
+
+        with contextlib.suppress(OSError):
+            send(self._channel, ("status", self._numbers[id(item)]))
+            if (received := receive(self._channel)) is not None:
+                (status,), _ = received
+                return status  # type: ignore[return-value]
+        return None
+
+    def close(self) -> None:
+        """End the zygote; what it has forked dies with its sandbox."""
+        self._channel.close()
+        os.waitpid(self._pid, 0)
+
+
+class Unit:
+    """A test's process in its sandbox: it waits until it is told to begin, and then tells how the test went."""
+
+    def __init__(self, item: pytest.Item, sandbox: Sandbox, channel: socket.socket) -> None:
+        self.item = item
+        self.sandbox = sandbox
+        self._channel = channel
+
+    def begin(self) -> None:
+        """Let the test run."""
+        # Where it is dead already, who hears it is told how.
+        with contextlib.suppress(OSError):
+            self._channel.send(_GO, socket.MSG_NOSIGNAL)
+
+    def hear(self, timeout: float | None) -> Told | str | None:
+        """Return what the process has to tell, a sentence where it could not begin, or None where it died unheard.
+
+        Raises TimeoutError after ``timeout`` seconds.
+        """
+        import pickle
+
+        deadline = None if timeout is None else time.monotonic() + timeout
+        (size,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline).ljust(_LENGTH.size, b"\0"))
+        data = self._read(size, deadline)
+        told: Told | str | None = pickle.loads(data) if data and len(data) == size else None
+        return told
+
+    def _read(self, size: int, deadline: float | None) -> bytes:
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        data = bytearray()
+        while len(data) < size:
+            if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError
+            try:
+                chunk = self._channel.recv(size - len(data))
+            except ConnectionResetError:
+                break
+            if not chunk:
+                break
+            data += chunk
+        return bytes(data)
+
+    def close(self) -> None:
+        """End the sandbox and all that is left in it. Again: nothing."""
+        self._channel.close()
+        self.sandbox.close()
+
+
+def _fork() -> int:
+    import warnings
+
+    with warnings.catch_warnings():
+        # Other threads do not live on in a fork; pytest-xdist's are idle while a test runs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _serve(channel: socket.socket, items: Sequence[pytest.Item], live: Live, forget: Callable[[], None]) -> NoReturn:
+    try:
+        forget()
+        _load()
+        # What there is now is not ours to collect: the collector would touch, and so copy, all of it.
+        gc.freeze()
+        _Nursery(channel, items, live).serve()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)
+
+
+def _load() -> None:
+    """Have here, once, what each test's process would import or make again."""
+    import pickle
+
+    import pytest_sandbox.told
+    from pytest_sandbox_runtime.entering import program
+
+    pickle.dumps(pytest_sandbox.told.Told())
+    program()
+
+
+class _Nursery:
+    """The zygote's own side."""
+
+    def __init__(self, channel: socket.socket, items: Sequence[pytest.Item], live: Live) -> None:
+        self._channel = channel
+        self._items = items
+        self._live = live
+        self._running: dict[int, int] = {}
+        # A terminal's Ctrl-C is for the parent and the test that runs.
+        self._interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def serve(self) -> NoReturn:
+        from pytest_sandbox_runtime.supervisor.messages import receive, send
+
+        while (received := receive(self._channel)) is not None:
+            (word, *operands), fds = received
+            if word == "fork":
+                self._fork(*operands, *fds)  # type: ignore[arg-type]
+            else:
+                send(self._channel, (self._status(*operands),))  # type: ignore[arg-type]
+        os._exit(0)
+
+    def _fork(self, number: int, way: tuple[object, ...], directory: str, pidfd: int, end: int) -> None:
+        from pytest_sandbox_runtime.entering import WayIn, fork_into
+
+        # Those of earlier tests, which nobody asks for, while they die.
+        self._running = {key: pid for key, pid in self._running.items() if os.waitpid(pid, os.WNOHANG)[0] == 0}
+        with socket.socket(fileno=end) as theirs:
+            try:
+                pid = fork_into(WayIn(*way), pidfd, directory, lambda sentence: _send(theirs, sentence))  # type: ignore[arg-type]
+            except OSError as error:
+                _send(theirs, f"the test's process could not be made: {error}")
+                return
+            finally:
+                os.close(pidfd)
+            if pid == 0:
+                self._channel.close()
+                signal.signal(signal.SIGINT, self._interrupt)
+                _be(self._items[number], theirs, self._live)
+            self._running[number] = pid
+
+    def _status(self, number: int) -> int | None:
+        pid = self._running.pop(number, None)
+        if pid is None:
+            return None
+        pidfd = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        ended = poll.poll(_GRACE * 1000)
+        os.close(pidfd)
+        if ended:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self._running[number] = pid
+        return None
+
+
+def _be(item: pytest.Item, channel: socket.socket, live: Live) -> NoReturn:
+    status = 1
+    try:
+        item.config.stash[IS_INSIDE] = True
+        if channel.recv(1) == _GO:
+            told = live(item)
+            flush(item.config)
+            _send(channel, told)
+        status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        flush(item.config)
+        os._exit(status)
+
+
+def _send(channel: socket.socket, message: Told | str) -> None:
+    import pickle
+
+    data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    channel.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def flush(config: pytest.Config) -> None:
+    """Write out what is buffered, so that a fork does not write it again, nor take it along when it ends."""
+    config.get_terminal_writer().flush()
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            stream.flush()

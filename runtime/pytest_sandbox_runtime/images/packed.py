@@ -1,0 +1,118 @@
+"""PYTEST_DONT_REWRITE. Streams that may be packed: by gzip, bzip2, xz or zstd, told by how they begin."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import importlib
+import io
+import lzma
+import zlib
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from pytest_sandbox_runtime.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import ExitStack
+    from hashlib import _Hash as Hash
+
+CHUNK = 1 << 20
+KINDS = "plain or packed by gzip, bzip2, xz or zstd"
+
+
+class Counted(io.RawIOBase):
+    """A stream that is read once and tells what was read; closing it leaves its source open."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.count = 0
+        self.digest: Hash | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = cast("int", self._source.readinto(buffer)) or 0
+        self.count += count
+        if self.digest is not None:
+            self.digest.update(buffer[:count])
+        return count
+
+
+class Packed:
+    """The content of ``source``, whatever it is packed by. ``name`` is for errors; ``undo`` closes what is opened.
+
+    ``digest`` gets all that is read of the content, and is complete at its end.
+    """
+
+    def __init__(self, source: Any, name: str, undo: ExitStack, digest: Hash | None = None) -> None:
+        self._raw = Counted(source)
+        self._buffered = io.BufferedReader(self._raw, CHUNK)
+        magic = self._buffered.peek(6)
+        opener = next((_OPENERS[start] for start in _OPENERS if magic.startswith(start)), None)
+        self.is_plain = opener is None
+        self.errors = _bad_stream()
+        if opener is None:
+            self.stream = cast("IO[bytes]", self._buffered)
+        else:
+            self.stream = undo.enter_context(opener(self._buffered, name))
+        if digest is not None:
+            self._start(digest)
+
+    def _start(self, digest: Hash) -> None:
+        if not self.is_plain:
+            # In large blocks, as headers and most files are small.
+            unpacked = Counted(self.stream)
+            unpacked.digest = digest
+            self.stream = cast("IO[bytes]", io.BufferedReader(unpacked, CHUNK))
+            return
+        digest.update(self._buffered.peek())
+        self._raw.digest = digest
+
+    def count(self) -> int:
+        """Return how many bytes were read of the source."""
+        return self._raw.count
+
+
+def _gzip(packed: IO[bytes], _name: str) -> IO[bytes]:
+    with suppress(ImportError):  # more than twice as fast, where it is installed
+        return cast("IO[bytes]", importlib.import_module("isal.igzip").IGzipFile(fileobj=packed))
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=packed))
+
+
+def _bzip2(packed: IO[bytes], _name: str) -> IO[bytes]:
+    return cast("IO[bytes]", bz2.BZ2File(packed))
+
+
+def _xz(packed: IO[bytes], _name: str) -> IO[bytes]:
+    return cast("IO[bytes]", lzma.LZMAFile(packed))
+
+
+def _zstd(packed: IO[bytes], name: str) -> IO[bytes]:
+    module = _zstd_module()
+    if module is None:
+        hint = "pip install backports.zstd (Python 3.14 has it), or unpack it with unzstd"
+        raise ImageError(f"{name} is packed by zstd, which this Python cannot read", hint=hint)
+    return cast("IO[bytes]", module.ZstdFile(packed))
+
+
+def _zstd_module() -> Any:
+    for name in ("compression.zstd", "backports.zstd"):
+        with suppress(ImportError):
+            return importlib.import_module(name)
+    return None
+
+
+def _bad_stream() -> tuple[type[Exception], ...]:
+    module = _zstd_module()
+    return (OSError, EOFError, zlib.error, lzma.LZMAError, *((module.ZstdError,) if module else ()))
+
+
+_OPENERS: dict[bytes, Callable[[IO[bytes], str], IO[bytes]]] = {
+    b"\x1f\x8b": _gzip,
+    b"BZh": _bzip2,
+    b"\xfd7zXZ\0": _xz,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
