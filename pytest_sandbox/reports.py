@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest_sandbox
 import pytest_sandbox_runtime
 from pytest_sandbox.fixtures import ENGINE, KEPT, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
+from pytest_sandbox.zygote import IS_INSIDE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
     from _pytest.terminal import TerminalReporter
 
@@ -95,12 +98,24 @@ def close_engine(config: pytest.Config) -> None:
 
 
 def open_shell(item: pytest.Item) -> None:
-    """Join the terminal to a shell in the first sandbox of a test that has just failed."""
-    capture = item.config.pluginmanager.getplugin("capturemanager")
-    for sandbox in item.stash.get(STARTED, [])[:1]:
-        with capture.global_and_fixture_disabled():
-            print(f"\n{item.nodeid} failed; this is its {sandbox!r}. Leave it with exit.")
-            sandbox.shell()
+    """Join the terminal to a shell in the first sandbox of a test that has just failed, or in the one it runs in."""
+    if IS_INSIDE in item.config.stash:
+        from pytest_sandbox_runtime.terminal import interact_here, shell_of
+
+        _at_the_terminal(item, lambda: interact_here(shell_of(os.path.exists)))
+    elif sandboxes := item.stash.get(STARTED, []):
+        _at_the_terminal(item, sandboxes[0].shell)
+
+
+def _at_the_terminal(item: pytest.Item, talk: Callable[[], int]) -> None:
+    capture: Any = item.config.pluginmanager.getplugin("capturemanager")
+    # What captures the output has taken the input, too.
+    capture.suspend(in_=True)
+    try:
+        print(f"\n{item.nodeid} failed; this is its sandbox. Leave it with exit.", flush=True)
+        talk()
+    finally:
+        capture.resume()
 
 
 def explain_changes(op: str, left: object, right: object) -> list[str] | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_sandbox.fixtures import BROKER, engine_of
+from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.errors import SandboxError
@@ -97,6 +98,8 @@ def ask(broker: str) -> str:
 
 def configure(config: pytest.Config) -> None:
     """Take the part that this process has in a distributed run, if it is one."""
+    if config.stash[SETTINGS].shell and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError("--sandbox-shell needs the terminal, which distributed tests have not; leave out -n")
     worker_input = getattr(config, "workerinput", None)
     if worker_input is not None:
         if _INPUT in worker_input:

@@ -61,14 +61,19 @@ def _run(options: argparse.Namespace) -> int:
 
     with Engine.open() as engine, engine.create(_spec(options)) as sandbox:
         outcome = sandbox.run(argv, input=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
-    return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
+    return _status(outcome.returncode)
 
 
 def _shell(options: argparse.Namespace) -> int:
     from pytest_sandbox_runtime import Engine
 
     with Engine.open() as engine, engine.create(_spec(options)) as sandbox:
-        return sandbox.shell()
+        return _status(sandbox.shell())
+
+
+def _status(returncode: int) -> int:
+    """Return the exit status by which a shell says how a command ended."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 def _spec(options: argparse.Namespace) -> SandboxSpec:

@@ -27,7 +27,7 @@ from pytest_sandbox_runtime.errors import (
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.process import PIPE, Process
 from pytest_sandbox_runtime.supervisor.messages import receive, send
-from pytest_sandbox_runtime.terminal import Terminal, interact
+from pytest_sandbox_runtime.terminal import Terminal, interact, shell_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -211,8 +211,7 @@ class Sandbox:
 
     def shell(self, args: Sequence[str] | str | None = None, **options: Any) -> int:
         """Join this process's terminal to a shell in the sandbox; returns its return code when it ends."""
-        if args is None:
-            args = ["/bin/bash", "-i"] if self._files.exists("/bin/bash") else ["/bin/sh", "-i"]
+        args = shell_of(self.files.exists) if args is None else args
         env = {"TERM": os.environ.get("TERM", "xterm"), **(options.pop("env", None) or {})}
         with self.pty(args, env=env, **options) as terminal:
             return interact(terminal)

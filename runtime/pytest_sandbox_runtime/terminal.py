@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import pty
 import select
 import signal
 import struct
@@ -17,7 +18,7 @@ import tty
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import FrameType
 
     from typing_extensions import Self
@@ -47,11 +48,7 @@ class Terminal:
 
     def read(self, size: int = 65536) -> bytes:
         """Return what the command has printed, at most ``size`` bytes; waits for some; b"" once it has hung up."""
-        try:
-            return os.read(self._master, size)
-        except OSError:
-            # EIO is a master's end of file: pty(7).
-            return b""
+        return _read(self._master, size)
 
     def read_until(self, expected: bytes, timeout: float | None = None) -> bytes:
         """Return all up to and with ``expected``; raises TimeoutError or EOFError with what came instead."""
@@ -69,13 +66,11 @@ class Terminal:
 
     def write(self, data: bytes) -> None:
         """Type ``data``."""
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._master, view) :]
+        _write_all(self._master, data)
 
     def resize(self, rows: int, columns: int) -> None:
         """Change the window's size; the command gets SIGWINCH."""
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+        _resize(self._master, rows, columns)
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the command's return code when it has ended."""
@@ -91,10 +86,37 @@ class Terminal:
 
 def interact(terminal: Terminal) -> int:
     """Join this process's own terminal to ``terminal`` until the command ends; returns its return code."""
-    outside = sys.stdin.fileno()
-    with _raw(outside), _following_size(terminal, outside):
-        _relay(terminal, outside, sys.stdout.fileno())
+    _join(terminal.fileno())
     return terminal.wait()
+
+
+def interact_here(args: Sequence[str]) -> int:
+    """Run a command in this very process's machine, on a terminal of its own that is joined to this process's.
+
+    So that keys like Ctrl-C are for the command alone; returns its return code.
+    """
+    pid, master = pty.fork()
+    if pid == 0:
+        try:
+            os.execv(args[0], args)
+        finally:
+            os._exit(127)
+    try:
+        _join(master)
+    finally:
+        os.close(master)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def shell_of(exists: Callable[[str], bool]) -> list[str]:
+    """Return the command of the best shell that there is, for a person to talk to."""
+    return ["/bin/bash" if exists("/bin/bash") else "/bin/sh", "-i"]
+
+
+def _join(master: int) -> None:
+    outside = sys.stdin.fileno()
+    with _raw(outside), _following_size(master, outside):
+        _relay(master, outside, sys.stdout.fileno())
 
 
 @contextlib.contextmanager
@@ -104,19 +126,20 @@ def _raw(fd: int) -> Iterator[None]:
         return
     before = termios.tcgetattr(fd)
     try:
-        # Raw, so that Ctrl-C is a byte that the inner terminal turns into SIGINT for the command.
-        tty.setraw(fd)
+        # Raw, so that Ctrl-C is a byte that the inner terminal turns into SIGINT for the command. What was typed
+        # already stays.
+        tty.setraw(fd, termios.TCSADRAIN)
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager
-def _following_size(terminal: Terminal, outside: int) -> Iterator[None]:
+def _following_size(master: int, outside: int) -> Iterator[None]:
     def follow(_number: int = 0, _frame: FrameType | None = None) -> None:
         with contextlib.suppress(OSError):
             columns, rows = os.get_terminal_size(outside)
-            terminal.resize(rows, columns)
+            _resize(master, rows, columns)
 
     follow()
     before = signal.signal(signal.SIGWINCH, follow)
@@ -126,25 +149,35 @@ def _following_size(terminal: Terminal, outside: int) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
-def _relay(terminal: Terminal, source: int, sink: int) -> None:
+def _relay(master: int, source: int, sink: int) -> None:
     poll = select.poll()
-    poll.register(terminal, select.POLLIN)
+    poll.register(master, select.POLLIN)
     poll.register(source, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
-            if fd == terminal.fileno():
-                data = terminal.read()
+            if fd == master:
+                data = _read(master)
                 if not data:
                     return
                 _write_all(sink, data)
             else:
                 typed = os.read(source, 4096)
-                if typed:
-                    terminal.write(typed)
-                else:
+                if not typed:
                     # End of a pipe: what a person says with Ctrl-D.
                     poll.unregister(source)
-                    terminal.write(b"\x04")
+                _write_all(master, typed or b"\x04")
+
+
+def _read(master: int, size: int = 65536) -> bytes:
+    try:
+        return os.read(master, size)
+    except OSError:
+        # EIO is a master's end of file: pty(7).
+        return b""
+
+
+def _resize(master: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
 
 
 def _write_all(fd: int, data: bytes) -> None:
