@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-import pytest_sandbox
-import pytest_sandbox_runtime
-from pytest_sandbox.fixtures import ENGINE, KEPT, STARTED, STARTS
+from pytest_sandbox.fixtures import ENGINE, IS_INSIDE, KEPT, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
-from pytest_sandbox.zygote import IS_INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
     from _pytest.terminal import TerminalReporter
-
-# Where the frames of our two packages are, and of what stands between them.
-_INTERNAL = (
-    *(folder + os.sep for folder in (*pytest_sandbox.__path__, *pytest_sandbox_runtime.__path__)),
-    contextlib.__file__,
-)
 
 
 def header(config: pytest.Config) -> str:
@@ -55,14 +45,26 @@ def _hide_internals(error: BaseException) -> None:
 
     if not isinstance(error, SandboxError):
         return
+    internal = _internal()
     error.__cause__, error.__suppress_context__ = None, True
     last = step = error.__traceback__
     while step is not None:
-        if not step.tb_frame.f_code.co_filename.startswith(_INTERNAL):
+        if not step.tb_frame.f_code.co_filename.startswith(internal):
             last = step
         step = step.tb_next
     if last is not None:
         last.tb_next = None
+
+
+def _internal() -> tuple[str, ...]:
+    """Return where the frames of our two packages are, and of what stands between them."""
+    import contextlib
+
+    import pytest_sandbox
+    import pytest_sandbox_runtime
+
+    folders = (*pytest_sandbox.__path__, *pytest_sandbox_runtime.__path__)
+    return (*(folder + os.sep for folder in folders), contextlib.__file__)
 
 
 def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:

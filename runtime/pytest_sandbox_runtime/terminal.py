@@ -98,7 +98,7 @@ def interact_here(args: Sequence[str]) -> int:
     pid, master = pty.fork()
     if pid == 0:
         try:
-            os.execv(args[0], args)
+            os.execv(args[0], list(args))  # noqa: S606  a shell is what is wanted
         finally:
             os._exit(127)
     try:

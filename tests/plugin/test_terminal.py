@@ -134,7 +134,17 @@ def test_a_killed_shell_leaves_a_terminal_as_it_was(tmp_path: Path) -> None:
 
 def run_pytest(tmp_path: Path, suite: str, *options: str) -> list[str]:
     (tmp_path / "test_it.py").write_text(suite)
-    return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *options, str(tmp_path)]
+    return [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        *options,
+        str(tmp_path),
+    ]
 
 
 DRIVEN = """
