@@ -85,7 +85,7 @@ def keep(item: pytest.Item, sandbox: Sandbox) -> tuple[str, str] | None:
     """
     wanted = item.config.stash[SETTINGS].keep
     if wanted == "all" or (wanted == "failed" and item.stash.get(FAILED, False)):
-        return KEPT, sandbox.keep()
+        return KEPT, sandbox.keep(item.nodeid)
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
     if kept:
         reporter.section("kept sandboxes")
         for nodeid, path in kept:
-            reporter.write_line(f"{nodeid}: {path}")
+            reporter.write_line(f"{nodeid}: {_shell_command(path)}")
     wanted = config.stash[SETTINGS].durations
     starts = list(config.stash.get(STARTS, ()))
     starts.sort(reverse=True)
@@ -89,6 +90,15 @@ def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
     reporter.section(f"slowest {wanted or len(starts)} sandboxes to start")
     for seconds, nodeid, image in starts[: wanted or None]:
         reporter.write_line(f"{seconds * 1000:8.1f} ms  {nodeid}  ({image})")
+
+
+def _shell_command(path: str) -> str:
+    """Return what to paste into a shell to look at the sandbox that is kept at ``path``."""
+    from pytest_sandbox_runtime.images.store import default_store
+
+    store = os.path.dirname(os.path.dirname(path))
+    elsewhere = "" if store == default_store(os.environ) else f"PYTEST_SANDBOX_HOME={shlex.quote(store)} "
+    return f"{elsewhere}pytest-sandbox shell {os.path.basename(path)}"
 
 
 def close_engine(config: pytest.Config) -> None:

@@ -187,6 +187,10 @@ class _Nursery:
                 self._fork(*operands, *fds)  # type: ignore[arg-type]
             else:
                 send(self._channel, (self._status(*operands),))  # type: ignore[arg-type]
+        for pid in self._running.values():
+            # Dead with their sandboxes, whose end the kernel keeps from a run until they are reaped, and an orphan may
+            # wait for that: some hosts' PID 1 takes seconds.
+            os.waitpid(pid, 0)
         os._exit(0)
 
     def _fork(self, number: int, way: tuple[object, ...], directory: str, pidfd: int, end: int) -> None:

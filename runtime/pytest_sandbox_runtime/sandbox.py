@@ -58,7 +58,7 @@ class Started:
     cgroup_paths: Any
     namespaces: int
     seen: Callable[[str], str]
-    keep: Callable[[], str]
+    keep: Callable[[str], str]
     last_words: Callable[[], str]
 
 
@@ -110,13 +110,14 @@ class Sandbox:
         if undo is not None:
             undo.close()
 
-    def keep(self) -> str:
+    def keep(self, about: str = "") -> str:
         """Have the changed files kept on disk when the sandbox is closed; returns the directory that will hold them.
 
-        Its ``upper0`` holds what changed in "/", as overlayfs writes it.
+        Its ``upper0`` holds what changed in "/", as overlayfs writes it; ``about`` says later what it was. Raises
+        UnsupportedError where they cannot be kept.
         """
         self._check_open()
-        return self._started.keep()
+        return self._started.keep(about)
 
     @property
     def pid(self) -> int:

@@ -98,6 +98,7 @@ def test_a_shell_has_the_terminals_size_and_follows_it(tmp_path: Path) -> None:
         person.see("ready\r\n")
         person.resize(50, 120)
         person.see("50 120\r\n")
+        person.see(PROMPT)
         person.type("exit 7\n")
         assert person.process.wait(PATIENCE) == 7
 
