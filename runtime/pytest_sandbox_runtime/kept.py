@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import SandboxError
 from pytest_sandbox_runtime.specs import Image, Mount, SandboxSpec
+from pytest_sandbox_runtime.supervisor.removal import remove_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +97,8 @@ def remove(kept: Kept) -> None:
     gone = os.path.join(runs, f"gone-{kept.name}")
     os.rename(kept.path, gone)
     os.unlink(kept.path + _RECORD)
-    shutil.rmtree(gone, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        remove_run(gone)
 
 
 def copies(path: str, tree: Tree) -> tuple[Step, ...]:

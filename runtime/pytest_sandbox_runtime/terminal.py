@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 import termios
+import time
 import tty
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_sandbox_runtime.process import Process
+
+# Seconds in which what was printed before an end arrives: a terminal's bytes are moved by the kernel's own threads.
+_LAST_WORDS = 0.1
 
 
 class Terminal:
@@ -86,7 +90,7 @@ class Terminal:
 
 def interact(terminal: Terminal) -> int:
     """Join this process's own terminal to ``terminal`` until the command ends; returns its return code."""
-    _join(terminal.fileno())
+    _join(terminal.fileno(), terminal.process.fileno())
     return terminal.wait()
 
 
@@ -101,9 +105,11 @@ def interact_here(args: Sequence[str]) -> int:
             os.execv(args[0], list(args))  # noqa: S606  a shell is what is wanted
         finally:
             os._exit(127)
+    pidfd = os.pidfd_open(pid)
     try:
-        _join(master)
+        _join(master, pidfd)
     finally:
+        os.close(pidfd)
         os.close(master)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
@@ -113,10 +119,10 @@ def shell_of(exists: Callable[[str], bool]) -> list[str]:
     return ["/bin/bash" if exists("/bin/bash") else "/bin/sh", "-i"]
 
 
-def _join(master: int) -> None:
+def _join(master: int, process: int) -> None:
     outside = sys.stdin.fileno()
     with _raw(outside), _following_size(master, outside):
-        _relay(master, outside, sys.stdout.fileno())
+        _relay(master, outside, sys.stdout.fileno(), process)
 
 
 @contextlib.contextmanager
@@ -149,23 +155,39 @@ def _following_size(master: int, outside: int) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
-def _relay(master: int, source: int, sink: int) -> None:
+def _relay(master: int, source: int, sink: int, process: int) -> None:
     poll = select.poll()
-    poll.register(master, select.POLLIN)
-    poll.register(source, select.POLLIN)
+    for fd in (master, source, process):
+        poll.register(fd, select.POLLIN)
     while True:
         for fd, _ in poll.poll():
             if fd == master:
-                data = _read(master)
-                if not data:
+                if not _pass_on(master, sink):
                     return
-                _write_all(sink, data)
+            elif fd == process:
+                _drain(master, sink)
+                return
             else:
                 typed = os.read(source, 4096)
                 if not typed:
                     # End of a pipe: what a person says with Ctrl-D.
                     poll.unregister(source)
                 _write_all(master, typed or b"\x04")
+
+
+def _drain(master: int, sink: int) -> None:
+    """Pass on what the command has printed last; what it left behind may hold the terminal open, but nobody up."""
+    poll = select.poll()
+    poll.register(master, select.POLLIN)
+    deadline = time.monotonic() + _LAST_WORDS
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000) and _pass_on(master, sink):
+        pass
+
+
+def _pass_on(master: int, sink: int) -> bool:
+    data = _read(master)
+    _write_all(sink, data)
+    return bool(data)
 
 
 def _read(master: int, size: int = 65536) -> bytes:

@@ -74,11 +74,13 @@ def test_a_shell_opens_where_a_failed_test_has_ended(run: Run, monkeypatch: pyte
     assert "the host, test_a_shell_opens_where_a_failed_test_has_ended.py::test_inside\n" in listed
     assert "test_passes" not in listed
 
-    said = command("shell", shown["test_inside"], said="cat /etc/clue; ls -d /etc/passwd /tmp/own; exit 7\n")
+    said = command(
+        "shell", shown["test_inside"], said="cat /etc/clue; ls /etc/passwd; [ -d /tmp/own ] && echo ow''n; exit 7\n"
+    )
     assert (said.returncode, said.stderr) == (7, "")
     assert "\nthe butler" in said.stdout
     assert "'/etc/passwd': No such file" in said.stdout
-    assert "\n/tmp/own\n" in said.stdout
+    assert "\nown\n" in said.stdout
     said = command(
         "shell", shown["test_driven"], said="cat /etc/skel/*; ls -A /etc/skel | wc -l; rm -r /etc/skel; exit\n"
     )
@@ -126,5 +128,5 @@ def test_what_cannot_be_kept_is_said_with_the_mend(pytester: pytest.Pytester, ru
     mount = "mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work seen"
     inner = f"{mount} && PYTEST_SANDBOX_HOME=$PWD/seen exec {sys.executable} -m pytest --sandbox-keep=all"
     result = pytester.run("unshare", "--mount", "sh", "-c", inner)
-    result.assert_outcomes(failed=2, errors=1)
+    result.assert_outcomes(errors=3)
     result.stdout.fnmatch_lines(["*cannot be kept in */seen: overlayfs *", "*hint: *PYTEST_SANDBOX_HOME: *"])

@@ -97,6 +97,7 @@ def test_a_shell_has_the_terminals_size_and_follows_it(tmp_path: Path) -> None:
         person.type("sh -c \"trap 'stty size; exit' WINCH; echo rea''dy; sleep 1000 & wait\"\n")
         person.see("ready\r\n")
         person.resize(50, 120)
+        # The sleep that is left behind holds the terminal open, and nobody up.
         person.see("50 120\r\n")
         person.see(PROMPT)
         person.type("exit 7\n")

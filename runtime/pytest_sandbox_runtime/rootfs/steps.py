@@ -32,10 +32,15 @@ def _write(path: str, content: bytes) -> None:
 
 
 def _copy(source: str, target: str) -> None:
-    # With whiteouts and the attributes that overlayfs reads, which no function of Python's copies.
+    # With whiteouts, owners, links and holes.
     status = os.spawnvp(os.P_WAIT, "cp", ["cp", "-aT", "--reflink=auto", source, target])  # noqa: S606  one program
     if status != 0:
         raise OSError(errno.EIO, f"cp ended with status {status}", source)
+    # Not the attributes that overlayfs reads: xattr.conf(5) has cp leave them.
+    for directory, _, _ in os.walk(source):
+        for name in os.listxattr(directory):
+            if ".overlay." in name:
+                os.setxattr(target + directory[len(source) :], name, os.getxattr(directory, name))
 
 
 def _bind(source: str, target: str) -> None:
