@@ -29,6 +29,7 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
+from pytest_sandbox_runtime.kept import Kept, record
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import Mount
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.images import Images
+    from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import SandboxSpec
 
@@ -64,8 +66,9 @@ class EngineSettings:
     ``best_effort_limits`` lets sandboxes start without the limits that this host cannot enforce; ``show`` names what
     of the host's secrets, sockets and homes may be seen; ``needed`` what must be reachable in a copy of the host.
     What sandboxes write is held in memory (tmpfs(5), half of the machine's at most), or, with ``on_disk`` and for
-    those with a memory limit, in the store, where it can be kept. ``rebuild`` takes no layer from earlier runs,
-    ``explain`` has ``report``, which is told a line for each step of a build, told why it is not in the cache, too.
+    those with a memory limit, in the store, where it can be kept. With ``kept``, a path that Sandbox.keep has returned,
+    each begins with what that sandbox had changed. ``rebuild`` takes no layer from earlier runs, ``explain`` has
+    ``report``, which is told a line for each step of a build, told why it is not in the cache, too.
     """
 
     store: str | None = None
@@ -73,6 +76,7 @@ class EngineSettings:
     show: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     on_disk: bool = False
+    kept: str | None = None
     rebuild: bool = False
     explain: bool = False
     report: Callable[[str], None] = _say_nothing
@@ -100,6 +104,7 @@ class Engine:
         """Start a supervisor; raises UnsupportedError or EngineError where this host does not let it."""
         settings = settings or EngineSettings()
         store = settings.store or default_store(os.environ)
+        _check_disk(settings, store)
         with ExitStack() as undo:
             run = create_run(store)
             undo.callback(os.close, run.lock)
@@ -199,7 +204,7 @@ class Engine:
                 tree=job.tree,
                 uid=job.uid,
                 cgroup_paths=cgroup_paths,
-                keep=lambda: self._keep(str(name)),
+                keep=lambda about: self._keep(str(name), spec, job.tree, about),
                 commit=lambda upper: self._commit(declared, upper),
                 again=lambda image: self.create(replace(declared, image=image)),
                 last_words=lambda: _last_words(self._run),
@@ -309,22 +314,36 @@ class Engine:
                 send(self._channel, ("remove", name, name in self._kept))
             self._kept.discard(name)
 
-    def _keep(self, name: str) -> str:
-        if not (self.settings.on_disk and can_be_upper(self._run)):
+    def _keep(self, name: str, spec: SandboxSpec, tree: Tree, about: str) -> str:
+        if not self.settings.on_disk:
             msg = "what this sandbox has written is in memory, and cannot be kept"
-            raise UnsupportedError(
-                msg, hint="set on_disk in the engine's settings; its store must be on a file system for it"
-            )
-        path = kept_path(self._run, name)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            raise UnsupportedError(msg, hint="set on_disk in the engine's settings")
+        kept = Kept(
+            path=kept_path(self._run, name),
+            about=about,
+            spec=spec,
+            prefixes=tuple(overlay.prefix for overlay in tree.overlays),
+            show=self.settings.show,
+            needed=self.settings.needed,
+        )
+        record(kept)
         self._kept.add(name)
-        return path
+        return kept.path
 
     def _check_open(self) -> None:
         if self._undo is None:
             raise SandboxClosedError("the engine was closed")
         if self._owner != os.getpid():
             raise EngineError("the engine belongs to the process that opened it", hint="open one in the forked process")
+
+
+def _check_disk(settings: EngineSettings, store: str) -> None:
+    if settings.on_disk and not can_be_upper(store):
+        raise UnsupportedError(
+            f"what sandboxes write cannot be kept in {store}: overlayfs takes no upper directory there",
+            hint="put the store on a disk with PYTEST_SANDBOX_HOME: neither on an overlay, as a container's root is, "
+            "nor on a network's file system",
+        )
 
 
 def _allow_descriptors(sandboxes: int) -> None:

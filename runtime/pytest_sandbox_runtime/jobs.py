@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.capabilities import is_privileged
+from pytest_sandbox_runtime.kept import copies
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_missing_places
@@ -63,7 +64,7 @@ class Jobs:
         tree, namespaces = self._tree(spec), _namespaces(spec)
         limits = tuple(getattr(spec, name) for name in LIMITS)
         work = {
-            "stack": stack(tree, self._around(spec)),
+            "stack": (*self._begun(tree), *stack(tree, self._around(spec))),
             "is_immutable": tree.is_immutable,
             "plan": plan(tree, self._around(spec)),
             "overlays": len(tree.overlays),
@@ -76,6 +77,9 @@ class Jobs:
         }
         joined = namespaces | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER)
         return Job(marshal.dumps(work), tree, self._identity(spec)[0], joined)
+
+    def _begun(self, tree: Tree) -> tuple[Step, ...]:
+        return () if self._settings.kept is None else copies(self._settings.kept, tree)
 
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``."""

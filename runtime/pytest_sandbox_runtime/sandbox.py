@@ -27,7 +27,7 @@ from pytest_sandbox_runtime.errors import (
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.process import PIPE, Process
 from pytest_sandbox_runtime.supervisor.messages import receive, send
-from pytest_sandbox_runtime.terminal import Terminal, interact
+from pytest_sandbox_runtime.terminal import Terminal, interact, shell_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,7 @@ class Started:
     cgroup_paths: Any
     namespaces: int
     seen: Callable[[str], str]
-    keep: Callable[[], str]
+    keep: Callable[[str], str]
     commit: Callable[[str], Image]
     again: Callable[[Image], Sandbox]
     last_words: Callable[[], str]
@@ -112,13 +112,14 @@ class Sandbox:
         if undo is not None:
             undo.close()
 
-    def keep(self) -> str:
+    def keep(self, about: str = "") -> str:
         """Have the changed files kept on disk when the sandbox is closed; returns the directory that will hold them.
 
-        Its ``upper0`` holds what changed in "/", as overlayfs writes it.
+        Its ``upper0`` holds what changed in "/", as overlayfs writes it; ``about`` says later what it was. Raises
+        UnsupportedError where they cannot be kept.
         """
         self._check_open()
-        return self._started.keep()
+        return self._started.keep(about)
 
     @property
     def pid(self) -> int:
@@ -213,8 +214,7 @@ class Sandbox:
 
     def shell(self, args: Sequence[str] | str | None = None, **options: Any) -> int:
         """Join this process's terminal to a shell in the sandbox; returns its return code when it ends."""
-        if args is None:
-            args = ["/bin/bash", "-i"] if self._files.exists("/bin/bash") else ["/bin/sh", "-i"]
+        args = shell_of(self.files.exists) if args is None else args
         env = {"TERM": os.environ.get("TERM", "xterm"), **(options.pop("env", None) or {})}
         with self.pty(args, env=env, **options) as terminal:
             return interact(terminal)

@@ -9,13 +9,11 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import tempfile
 import traceback
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -620,43 +618,18 @@ def test_an_unknown_format_is_refused(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
-    """The command line of a Docker client, and its daemon, which nobody else uses."""
-    where = tmp_path_factory.mktemp("docker")
-    path = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
-    places = ("--data-root", where / "data", "--exec-root", where / "run", "--pidfile", where / "pid")
-    with ExitStack() as undo:
-        # dockerd says over this socket, sd_notify(3), that it is ready.
-        notice = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
-        notice.bind(str(where / "notice"))
-        notice.settimeout(60)
-        log = undo.enter_context(open(where / "log", "wb"))
-        daemon = subprocess.Popen(
-            [
-                "dockerd",
-                "--host",
-                f"unix://{where}/sock",
-                *places,
-                "--bridge=none",
-                "--iptables=false",
-                "--ip6tables=false",
-            ],
-            env={**os.environ, "PATH": path, "NOTIFY_SOCKET": str(where / "notice")},
-            stdout=log,
-            stderr=log,
-        )
-        undo.callback(daemon.wait, 30)
-        undo.callback(daemon.terminate)
-        while b"READY=1" not in notice.recv(4096):
-            pass
-        yield ["docker", "--host", f"unix://{where}/sock"]
+def docker(dockerd: Path) -> list[str]:
+    """The command line of a Docker client."""
+    return ["docker", "--host", f"unix://{dockerd}"]
 
 
 @pytest.fixture
 def podman(tmp_path: Path) -> Iterator[list[str]]:
     """The command line of a podman with a storage of its own."""
     with tempfile.TemporaryDirectory(prefix="podman-") as run_root:  # which may not be longer than 50 characters
-        yield ["podman", "--root", f"{tmp_path}/podman", "--runroot", run_root, "--storage-driver", "vfs"]
+        # Apart, as other tests look at what the host has mounted.
+        apart = ["unshare", "--mount"]
+        yield [*apart, "podman", "--root", f"{tmp_path}/podman", "--runroot", run_root, "--storage-driver", "vfs"]
 
 
 def run(*argv: str) -> str:
