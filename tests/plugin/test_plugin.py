@@ -611,7 +611,7 @@ WRONG = [
     ("hostname='a b'", "*hostname='a b' is no host name*"),
     ("workdir='tmp'", "*workdir='tmp' is not absolute*"),
     ("env={'A=B': 'c'}", "*env has 'A=B': 'c', which no environment can hold*"),
-    ("mounts=['/srv']", "*mounts has '/srv', which is no Mount*"),
+    ("mounts=['/srv']", "*mounts has '/srv', which is neither a Mount nor a Tmpfs*"),
 ]
 
 
