@@ -74,7 +74,7 @@ class Docker:
         if os.geteuid():
             raise Absent("dockerd needs root")
         address = where / "docker.sock"
-        client = (docker, "--host", f"unix://{address}")
+        client = self.client = (docker, "--host", f"unix://{address}")
         undo.enter_context(_daemon(dockerd, client, where, address))
         _try((*client, "import", str(tar), "bench"))
         run = (*client, "run", "--network=none")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks.clock import times_of, times_of_command
 from benchmarks.footprint import footprint, private_memory
+from benchmarks.loading import make_archives, times_of_docker, times_of_ours
+from benchmarks.rivals import Docker
 from benchmarks.suites import FIXTURE, PLAIN, times_of_suite
 from benchmarks.table import Row, milliseconds
 from pytest_sandbox_runtime.engine import Engine, EngineSettings
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.rivals import Bwrap, Docker, Runc
+    from benchmarks.rivals import Bwrap, Runc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,9 +187,32 @@ def engine_start(bench: Bench) -> Row:
     )
 
 
+def load(bench: Bench) -> Row:
+    """An image loaded and unpacked, whole commands, in turns."""
+    archives = make_archives(bench.tar, bench.where / "archives", bench.count(5, 2))
+    docker = next((rival for rival in bench.rivals if isinstance(rival, Docker)), None)
+    ours: list[float] = []
+    theirs: list[float] = []
+    memory = 0
+    for archive in archives:
+        times, most = times_of_ours([archive], bench.where / "loaded")
+        ours, memory = ours + times, max(memory, most)
+        theirs += times_of_docker(docker.client, [archive]) if docker else []
+    megabytes = memory * 1024 / 1e6
+    is_small = megabytes <= 100
+    return Row(
+        work=f"load and unpack a root file system, {archives[0].stat().st_size / 1e6:.0f} MB",
+        measured=f"{milliseconds(median(ours))}, {megabytes:.0f} MB of memory",
+        beside=_beside(median(ours), {"docker load": median(theirs)}) if theirs else "",
+        must="<= 1.0 x docker load, <= 100 MB",
+        aim="0.5 x",
+        met=False if not is_small else median(ours) <= median(theirs) if theirs else None,
+    )
+
+
 # What an ordinary user's sandboxes are made differently for.
 FOR_USERS = ("host_base", "engine_start")
-WORKS = (fixture, command, host_base, crowd, churn, inside, engine_start)
+WORKS = (fixture, command, host_base, crowd, churn, inside, engine_start, load)
 
 
 def _who() -> str:

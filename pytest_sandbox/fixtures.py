@@ -14,6 +14,7 @@ from pytest_sandbox.settings import SETTINGS, needed_paths
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_sandbox.inside import Units
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.errors import SandboxError
     from pytest_sandbox_runtime.sandbox import Sandbox
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 ENGINE = pytest.StashKey["Engine"]()
 BROKER = pytest.StashKey[str]()
+UNITS: pytest.StashKey[Units] = pytest.StashKey()
+# Set in the process of a test inside, for good: whoever runs a test may do so there, and nowhere else.
+IS_INSIDE = pytest.StashKey[bool]()
 # The sandboxes that a test has started, or a wider fixture on its behalf.
 STARTED = pytest.StashKey["list[Sandbox]"]()
 FAILED = pytest.StashKey[bool]()
@@ -81,8 +85,27 @@ def keep(item: pytest.Item, sandbox: Sandbox) -> tuple[str, str] | None:
     """
     wanted = item.config.stash[SETTINGS].keep
     if wanted == "all" or (wanted == "failed" and item.stash.get(FAILED, False)):
-        return KEPT, sandbox.keep()
+        return KEPT, sandbox.keep(item.nodeid)
     return None
+
+
+INSIDE = "_sandbox_inside"
+
+
+@pytest.fixture(name=INSIDE)
+def _inside(request: pytest.FixtureRequest) -> None:
+    """The machine that this test runs in."""
+    if "tmp_path" in request.fixturenames or "tmp_path_factory" in request.fixturenames:
+        # Where the run outside has one already, its /tmp is not the machine's.
+        request.getfixturevalue("tmp_path_factory").getbasetemp().mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def show_machines(items: list[pytest.Item]) -> None:
+    """Let --setup-plan and the like show the machine of each test inside, as what is set up first."""
+    for item in items:
+        names = getattr(item, "fixturenames", None)
+        if names is not None and INSIDE not in names and marks.runs_inside(item):
+            names.insert(0, INSIDE)
 
 
 class SandboxFactory:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_sandbox import fixtures, marks
-from pytest_sandbox.zygote import IS_INSIDE, Zygote
+from pytest_sandbox.fixtures import IS_INSIDE, UNITS
+from pytest_sandbox.zygote import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from pytest_sandbox.told import Told
     from pytest_sandbox.zygote import Unit
 
-FIXTURE = "_sandbox_inside"
-UNITS = pytest.StashKey["Units"]()
 # What a plain run stops at.
 _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
@@ -30,25 +29,9 @@ class Died(Exception):  # noqa: N818  raised in place of what the test would hav
     """The test's process ended without a report."""
 
 
-@pytest.fixture(name=FIXTURE)
-def _inside(request: pytest.FixtureRequest) -> None:
-    """The machine that this test runs in."""
-    if "tmp_path" in request.fixturenames or "tmp_path_factory" in request.fixturenames:
-        # Where the run outside has one already, its /tmp is not the machine's.
-        request.getfixturevalue("tmp_path_factory").getbasetemp().mkdir(parents=True, exist_ok=True, mode=0o700)
-
-
-def prepare(items: list[pytest.Item]) -> None:
-    """Let --setup-plan and the like show the machine, as what is set up first."""
-    for item in items:
-        names = getattr(item, "fixturenames", None)
-        if names is not None and FIXTURE not in names and marks.runs_inside(item):
-            names.insert(0, FIXTURE)
-
-
 def refuse_outside(item: pytest.Item) -> None:
-    """Fail where another plugin is about to run, on the host, a test that is to run inside."""
-    if IS_INSIDE not in item.config.stash and marks.runs_inside(item) and not item.config.getoption("setupplan", False):
+    """Fail where another plugin is about to run ``item``, which is to run inside, on the host."""
+    if IS_INSIDE not in item.config.stash and not item.config.getoption("setupplan", False):
         pytest.fail("another plugin runs this test, and not in its sandbox", pytrace=False)
 
 

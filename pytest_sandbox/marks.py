@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.settings import SETTINGS
@@ -50,6 +49,8 @@ def make_spec(config: pytest.Config, **words: Any) -> SandboxSpec:
 
     for name in words:
         if name not in SPEC_FIELDS:
+            import difflib
+
             near = difflib.get_close_matches(name, SPEC_FIELDS, 1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SPEC_FIELDS)}"
             raise SpecError(f"a sandbox takes no argument {name!r}", hint=hint)

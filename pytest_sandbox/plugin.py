@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox import inside, marks, reports, settings, workers
-from pytest_sandbox.fixtures import FAILED, sandbox, sandbox_engine, sandbox_factory
-from pytest_sandbox.inside import _inside
+from pytest_sandbox import fixtures, marks, reports, settings
+from pytest_sandbox.fixtures import _inside, sandbox, sandbox_engine, sandbox_factory
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -34,7 +33,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marks.MARKER)
     config.stash[settings.SETTINGS] = settings.read_settings(config)
-    workers.configure(config)
+    if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
+        from pytest_sandbox import workers
+
+        workers.configure(config)
 
 
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
@@ -55,17 +57,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if wrong and not hasattr(config, "workerinput"):
         raise pytest.UsageError("\n".join(wrong))
     # In a worker of xdist too, whose wrong items fail in their set-up: a body must never run on the host instead.
-    inside.prepare(items)
+    fixtures.show_machines(items)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    if fixtures.UNITS not in item.config.stash and not marks.runs_inside(item):
+        return None
+    from pytest_sandbox import inside
+
     return inside.run(item, nextitem)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    inside.refuse_outside(item)
+    if marks.runs_inside(item):
+        from pytest_sandbox import inside
+
+        inside.refuse_outside(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -76,7 +85,7 @@ def pytest_runtest_makereport(
         reports.add_sections(item, call)
     report = yield
     if report.failed:
-        item.stash[FAILED] = True
+        item.stash[fixtures.FAILED] = True
     return report
 
 
@@ -94,6 +103,9 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    # First: the kernel ends no pid namespace before all in it have been reaped, by whoever is their parent.
-    inside.close(config)
+    if fixtures.UNITS in config.stash:
+        from pytest_sandbox import inside
+
+        # First: the kernel ends no pid namespace before all in it have been reaped, by whoever is their parent.
+        inside.close(config)
     reports.close_engine(config)

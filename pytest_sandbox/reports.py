@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pytest_sandbox
-import pytest_sandbox_runtime
-from pytest_sandbox.fixtures import ENGINE, KEPT, STARTED, STARTS
+from pytest_sandbox.fixtures import ENGINE, IS_INSIDE, KEPT, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
     from _pytest.terminal import TerminalReporter
-
-# Where the frames of our two packages are, and of what stands between them.
-_INTERNAL = (
-    *(folder + os.sep for folder in (*pytest_sandbox.__path__, *pytest_sandbox_runtime.__path__)),
-    contextlib.__file__,
-)
 
 
 def header(config: pytest.Config) -> str:
@@ -52,14 +46,27 @@ def _hide_internals(error: BaseException) -> None:
 
     if not isinstance(error, SandboxError):
         return
+    internal = _internal()
     error.__cause__, error.__suppress_context__ = None, True
     last = step = error.__traceback__
     while step is not None:
-        if not step.tb_frame.f_code.co_filename.startswith(_INTERNAL):
+        if not step.tb_frame.f_code.co_filename.startswith(internal):
             last = step
         step = step.tb_next
     if last is not None:
         last.tb_next = None
+
+
+def _internal() -> tuple[str, ...]:
+    """Return where the frames of our two packages are, and of what stands between them."""
+    import contextlib
+    from concurrent import futures
+
+    import pytest_sandbox
+    import pytest_sandbox_runtime
+
+    folders = (*pytest_sandbox.__path__, *pytest_sandbox_runtime.__path__, *futures.__path__)
+    return (*(folder + os.sep for folder in folders), contextlib.__file__)
 
 
 def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
@@ -75,7 +82,7 @@ def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
     if kept:
         reporter.section("kept sandboxes")
         for nodeid, path in kept:
-            reporter.write_line(f"{nodeid}: {path}")
+            reporter.write_line(f"{nodeid}: {_shell_command(path)}")
     wanted = config.stash[SETTINGS].durations
     starts = list(config.stash.get(STARTS, ()))
     starts.sort(reverse=True)
@@ -84,6 +91,15 @@ def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
     reporter.section(f"slowest {wanted or len(starts)} sandboxes to start")
     for seconds, nodeid, image in starts[: wanted or None]:
         reporter.write_line(f"{seconds * 1000:8.1f} ms  {nodeid}  ({image})")
+
+
+def _shell_command(path: str) -> str:
+    """Return what to paste into a shell to look at the sandbox that is kept at ``path``."""
+    from pytest_sandbox_runtime.images.store import default_store
+
+    store = os.path.dirname(os.path.dirname(path))
+    elsewhere = "" if store == default_store(os.environ) else f"PYTEST_SANDBOX_HOME={shlex.quote(store)} "
+    return f"{elsewhere}pytest-sandbox shell {os.path.basename(path)}"
 
 
 def close_engine(config: pytest.Config) -> None:
@@ -95,12 +111,24 @@ def close_engine(config: pytest.Config) -> None:
 
 
 def open_shell(item: pytest.Item) -> None:
-    """Join the terminal to a shell in the first sandbox of a test that has just failed."""
-    capture = item.config.pluginmanager.getplugin("capturemanager")
-    for sandbox in item.stash.get(STARTED, [])[:1]:
-        with capture.global_and_fixture_disabled():
-            print(f"\n{item.nodeid} failed; this is its {sandbox!r}. Leave it with exit.")
-            sandbox.shell()
+    """Join the terminal to a shell in the first sandbox of a test that has just failed, or in the one it runs in."""
+    if IS_INSIDE in item.config.stash:
+        from pytest_sandbox_runtime.terminal import interact_here, shell_of
+
+        _at_the_terminal(item, lambda: interact_here(shell_of(os.path.exists)))
+    elif sandboxes := item.stash.get(STARTED, []):
+        _at_the_terminal(item, sandboxes[0].shell)
+
+
+def _at_the_terminal(item: pytest.Item, talk: Callable[[], int]) -> None:
+    capture: Any = item.config.pluginmanager.getplugin("capturemanager")
+    # What captures the output has taken the input, too.
+    capture.suspend(in_=True)
+    try:
+        print(f"\n{item.nodeid} failed; this is its sandbox. Leave it with exit.", flush=True)
+        talk()
+    finally:
+        capture.resume()
 
 
 def explain_changes(op: str, left: object, right: object) -> list[str] | None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_sandbox.fixtures import BROKER, engine_of
+from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.errors import SandboxError
@@ -96,10 +97,12 @@ def ask(broker: str) -> str:
 
 
 def configure(config: pytest.Config) -> None:
-    """Take the part that this process has in a distributed run, if it is one."""
+    """Take the part that this process has in a distributed run; raises UsageError where it cannot be one."""
+    if config.stash[SETTINGS].shell:
+        raise pytest.UsageError("--sandbox-shell needs the terminal, which distributed tests have not; leave out -n")
     worker_input = getattr(config, "workerinput", None)
     if worker_input is not None:
         if _INPUT in worker_input:
             config.stash[BROKER] = worker_input[_INPUT]
-    elif config.pluginmanager.hasplugin("xdist"):
+    else:
         config.pluginmanager.register(Broker(config), "sandbox-broker")

@@ -18,18 +18,18 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-import pytest
+from pytest_sandbox.fixtures import IS_INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import pytest
 
     from pytest_sandbox.told import Told
     from pytest_sandbox_runtime.sandbox import Sandbox
 
     Live = Callable[[pytest.Item], Told]
 
-# Set in a test's process, for good: whoever runs a test may do so there, and nowhere else.
-IS_INSIDE = pytest.StashKey[bool]()
 _GO = b"!"
 _LENGTH = struct.Struct("!Q")
 # How long what has said its last word may take to die.
@@ -174,6 +174,7 @@ class _Nursery:
         self._items = items
         self._live = live
         self._running: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
         # A terminal's Ctrl-C is for the parent and the test that runs.
         self._interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -186,13 +187,16 @@ class _Nursery:
                 self._fork(*operands, *fds)  # type: ignore[arg-type]
             else:
                 send(self._channel, (self._status(*operands),))  # type: ignore[arg-type]
+        for pid in self._running.values():
+            # Dead with their sandboxes, whose end the kernel keeps from a run until they are reaped, and an orphan may
+            # wait for that: some hosts' PID 1 takes seconds.
+            os.waitpid(pid, 0)
         os._exit(0)
 
     def _fork(self, number: int, way: tuple[object, ...], directory: str, pidfd: int, end: int) -> None:
         from pytest_sandbox_runtime.entering import WayIn, fork_into
 
-        # Those of earlier tests, which nobody asks for, while they die.
-        self._running = {key: pid for key, pid in self._running.items() if os.waitpid(pid, os.WNOHANG)[0] == 0}
+        self._reap()
         with socket.socket(fileno=end) as theirs:
             try:
                 pid = fork_into(WayIn(*way), pidfd, directory, lambda sentence: _send(theirs, sentence))  # type: ignore[arg-type]
@@ -206,8 +210,19 @@ class _Nursery:
                 signal.signal(signal.SIGINT, self._interrupt)
                 _be(self._items[number], theirs, self._live)
             self._running[number] = pid
+            self._ended.pop(number, None)
+
+    def _reap(self) -> None:
+        """Take note of those that have ended; of most nobody will ask how."""
+        for number, pid in list(self._running.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del self._running[number]
+                self._ended[number] = os.waitstatus_to_exitcode(status)
 
     def _status(self, number: int) -> int | None:
+        if number in self._ended:
+            return self._ended.pop(number)
         pid = self._running.pop(number, None)
         if pid is None:
             return None

@@ -11,6 +11,8 @@ import functools
 import os
 import platform
 import shutil
+import signal
+import socket
 import struct
 import subprocess
 from typing import TYPE_CHECKING
@@ -24,7 +26,8 @@ from pytest_sandbox_runtime.cgroups.files import read
 from pytest_sandbox_runtime.command import PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 pytest_plugins = ["pytester"]
 
@@ -93,6 +96,8 @@ OF_TESTS: dict[str, Callable[[str], Capability]] = {
     "python3": _program,
     "redis-server": _program,
     "bwrap": _program,
+    "podman": _program,
+    "skopeo": _program,
     "umoci": _program,
     "docker": _docker,
     "docker-buildkit": _buildkit,
@@ -131,3 +136,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _must_be_there(row: Capability) -> bool:
     may_lack = os.environ.get("SANDBOX_MAY_LACK", "").split()
     return bool(os.environ.get("SANDBOX_MUST_RUN")) and bool(row.mend) and row.name not in may_lack
+
+
+@pytest.fixture(scope="session")
+def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A daemon of Docker that nobody else uses: the socket at which it listens."""
+    where = tmp_path_factory.mktemp("docker")
+    address, notice = where / "docker.sock", where / "notice"
+    path = f"{PATH}:/usr/sbin:/sbin"
+    argv = (
+        # Apart, as other tests look at what the host has mounted.
+        *("unshare", "--mount", str(shutil.which("dockerd", path=path))),
+        *("--host", f"unix://{address}", "--data-root", str(where / "data")),
+        *("--exec-root", str(where / "exec"), "--pidfile", str(where / "pid")),
+        *("--bridge=none", "--iptables=false", "--ip6tables=false"),
+    )
+    environment = {**os.environ, "NOTIFY_SOCKET": str(notice), "PATH": path}
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as said, (where / "log").open("wb") as log:
+        # There the daemon says that it is ready: sd_notify(3).
+        said.bind(str(notice))
+        said.settimeout(60)
+        with subprocess.Popen(argv, env=environment, stdout=log, stderr=log) as process:
+            try:
+                while b"READY=1" not in said.recv(4096):
+                    pass
+                yield address
+            finally:
+                process.send_signal(signal.SIGTERM)

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from typing import TYPE_CHECKING
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from pytest_sandbox.cli.images import add_commands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +51,21 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name == "run":
             command.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
+        else:
+            command.add_argument("kept", nargs="?", metavar="NAME", help="begin as this kept sandbox ended")
+    _add_kept(commands)
+    add_commands(commands)
     return parser
+
+
+def _add_kept(commands: Any) -> None:
+    ps = commands.add_parser("ps", help="list the sandboxes that --sandbox-keep has kept")
+    ps.set_defaults(run=_ps)
+    rm = commands.add_parser("rm", help="remove kept sandboxes")
+    which = rm.add_mutually_exclusive_group(required=True)
+    which.add_argument("names", nargs="*", default=[], metavar="NAME")
+    which.add_argument("--all", action="store_true", help="all that are kept")
+    rm.set_defaults(run=_rm)
 
 
 def _doctor(_options: argparse.Namespace) -> int:
@@ -61,14 +80,50 @@ def _run(options: argparse.Namespace) -> int:
 
     with Engine.open() as engine, engine.create(_spec(options)) as sandbox:
         outcome = sandbox.run(argv, input=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
-    return outcome.returncode if outcome.returncode >= 0 else 128 - outcome.returncode
+    return _status(outcome.returncode)
 
 
 def _shell(options: argparse.Namespace) -> int:
-    from pytest_sandbox_runtime import Engine
+    from pytest_sandbox_runtime import Engine, EngineSettings
 
-    with Engine.open() as engine, engine.create(_spec(options)) as sandbox:
-        return sandbox.shell()
+    spec, settings = _spec(options), EngineSettings()
+    if options.kept is not None:
+        from pytest_sandbox_runtime import kept
+
+        one = kept.get(_store(), options.kept)
+        spec, settings = one.spec, EngineSettings(show=one.show, needed=one.needed, on_disk=True, kept=one.path)
+    with Engine.open(settings) as engine, engine.create(spec) as sandbox:
+        return _status(sandbox.shell())
+
+
+def _ps(_options: argparse.Namespace) -> int:
+    from pytest_sandbox_runtime import kept
+
+    print(f"{'NAME':<20} {'AGE':>8} {'SIZE':>8}  IMAGE, TEST")
+    for one in kept.find(_store()):
+        age = timedelta(seconds=round(time.time() - one.made()))
+        print(f"{one.name:<20} {age!s:>8} {one.size() >> 10:>6} K  {one.spec.image}, {one.about}")
+    return 0
+
+
+def _rm(options: argparse.Namespace) -> int:
+    from pytest_sandbox_runtime import kept
+
+    store = _store()
+    for one in kept.find(store) if options.all else [kept.get(store, name) for name in options.names]:
+        kept.remove(one)
+    return 0
+
+
+def _store() -> str:
+    from pytest_sandbox_runtime.images.store import default_store
+
+    return default_store(os.environ)
+
+
+def _status(returncode: int) -> int:
+    """Return the exit status by which a shell says how a command ended."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 def _spec(options: argparse.Namespace) -> SandboxSpec:

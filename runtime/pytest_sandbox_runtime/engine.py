@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import resource
 import select
@@ -18,18 +19,33 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.capabilities import explain, is_privileged, limits_not_enforced
-from pytest_sandbox_runtime.errors import EngineError, SandboxClosedError, SandboxError, StartError, UnsupportedError
+from pytest_sandbox_runtime.errors import (
+    EngineError,
+    ImageError,
+    SandboxClosedError,
+    SandboxError,
+    StartError,
+    UnsupportedError,
+)
 from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
+from pytest_sandbox_runtime.kept import Kept, record
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
+from pytest_sandbox_runtime.specs.image import Image
+from pytest_sandbox_runtime.specs.sandbox import Mount
 from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.supervisor.removal import kept_path, remove_run
 from pytest_sandbox_runtime.supervisor.server import MEMORY, SOCKET_NAME, START
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.images.building.builder import Builder
+    from pytest_sandbox_runtime.images.images import Images
+    from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import SandboxSpec
 
@@ -39,6 +55,10 @@ _PATIENCE = 10.0
 _MANY = 200
 
 
+def _say_nothing(_line: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
     """How an engine works. ``store`` is a directory, None for the default one.
@@ -46,7 +66,9 @@ class EngineSettings:
     ``best_effort_limits`` lets sandboxes start without the limits that this host cannot enforce; ``show`` names what
     of the host's secrets, sockets and homes may be seen; ``needed`` what must be reachable in a copy of the host.
     What sandboxes write is held in memory (tmpfs(5), half of the machine's at most), or, with ``on_disk`` and for
-    those with a memory limit, in the store, where it can be kept.
+    those with a memory limit, in the store, where it can be kept. With ``kept``, a path that Sandbox.keep has returned,
+    each begins with what that sandbox had changed. ``rebuild`` takes no layer from earlier runs, ``explain`` has
+    ``report``, which is told a line for each step of a build, told why it is not in the cache, too.
     """
 
     store: str | None = None
@@ -54,6 +76,10 @@ class EngineSettings:
     show: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     on_disk: bool = False
+    kept: str | None = None
+    rebuild: bool = False
+    explain: bool = False
+    report: Callable[[str], None] = _say_nothing
 
 
 class Engine:
@@ -67,6 +93,7 @@ class Engine:
         self._undo: ExitStack | None = undo
         self._lock = threading.Lock()
         self._owner = os.getpid()
+        self._specs: dict[SandboxSpec, SandboxSpec] = {}
         self._kept: set[str] = set()
         self._jobs = Jobs(settings, self.store, self._seen)
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
@@ -77,6 +104,7 @@ class Engine:
         """Start a supervisor; raises UnsupportedError or EngineError where this host does not let it."""
         settings = settings or EngineSettings()
         store = settings.store or default_store(os.environ)
+        _check_disk(settings, store)
         with ExitStack() as undo:
             run = create_run(store)
             undo.callback(os.close, run.lock)
@@ -127,6 +155,25 @@ class Engine:
         undo, self._undo = self._undo, None
         if undo is not None:
             undo.close()
+            self.store.close()
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """The images in this engine's store: to load, save, list, tag, inspect and remove."""
+        from pytest_sandbox_runtime.images.images import Images
+
+        return Images(self.store, lambda: self._builder)
+
+    @functools.cached_property
+    def _builder(self) -> Builder:
+        from pytest_sandbox_runtime.images.building.builder import Builder
+
+        return Builder(self)
+
+    @property
+    def run_directory(self) -> str:
+        """The directory that goes with this run, for what is in the making."""
+        return self._run
 
     def listen(self) -> str:
         """Let other processes of this user join; returns the address for Engine.join."""
@@ -136,7 +183,8 @@ class Engine:
     def create(self, spec: SandboxSpec) -> Sandbox:
         """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
         self._check_open()
-        spec = self._enforceable(spec)
+        declared = spec
+        spec = self._enforceable(self._resolved(spec))
         job = self._jobs.of(spec)
         (_, name, directory, cgroup_paths), (pidfd, control) = self._ask(("create", job.request))
         with ExitStack() as undo:
@@ -156,7 +204,9 @@ class Engine:
                 tree=job.tree,
                 uid=job.uid,
                 cgroup_paths=cgroup_paths,
-                keep=lambda: self._keep(str(name)),
+                keep=lambda about: self._keep(str(name), spec, job.tree, about),
+                commit=lambda upper: self._commit(declared, upper),
+                again=lambda image: self.create(replace(declared, image=image)),
                 last_words=lambda: _last_words(self._run),
                 namespaces=job.namespaces,
             )
@@ -164,6 +214,19 @@ class Engine:
         self._alive.add(sandbox)
         _allow_descriptors(len(self._alive))
         return sandbox
+
+    def _commit(self, declared: SandboxSpec, upper: str) -> Image:
+        if declared.image.is_host:
+            hint = "start from Image.debian(), Image.archive() or Image.pull()"
+            raise ImageError("a copy of this machine, which is another on each, cannot become an image", hint=hint)
+        return Image.pull(self._builder.commit(declared.image, upper).digest)
+
+    def _resolved(self, spec: SandboxSpec) -> SandboxSpec:
+        if spec.image.is_host or spec.image.kind == "unpacked":
+            return spec
+        if spec not in self._specs:
+            self._specs[spec] = self._builder.resolved(spec)
+        return self._specs[spec]
 
     def _enforceable(self, spec: SandboxSpec) -> SandboxSpec:
         asked = [name for name in LIMITS if getattr(spec, name) is not None]
@@ -191,7 +254,7 @@ class Engine:
 
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``, to print or to compare."""
-        return self._jobs.plan(spec)
+        return self._jobs.plan(self._resolved(spec))
 
     def _seen(self, path: str) -> str:
         """Return ``path``, which the supervisor's mount namespace has, as this process can reach it."""
@@ -251,22 +314,36 @@ class Engine:
                 send(self._channel, ("remove", name, name in self._kept))
             self._kept.discard(name)
 
-    def _keep(self, name: str) -> str:
-        if not (self.settings.on_disk and can_be_upper(self._run)):
+    def _keep(self, name: str, spec: SandboxSpec, tree: Tree, about: str) -> str:
+        if not self.settings.on_disk:
             msg = "what this sandbox has written is in memory, and cannot be kept"
-            raise UnsupportedError(
-                msg, hint="set on_disk in the engine's settings; its store must be on a file system for it"
-            )
-        path = kept_path(self._run, name)
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            raise UnsupportedError(msg, hint="set on_disk in the engine's settings")
+        kept = Kept(
+            path=kept_path(self._run, name),
+            about=about,
+            spec=spec,
+            prefixes=tuple(overlay.prefix for overlay in tree.overlays),
+            show=self.settings.show,
+            needed=self.settings.needed,
+        )
+        record(kept)
         self._kept.add(name)
-        return path
+        return kept.path
 
     def _check_open(self) -> None:
         if self._undo is None:
             raise SandboxClosedError("the engine was closed")
         if self._owner != os.getpid():
             raise EngineError("the engine belongs to the process that opened it", hint="open one in the forked process")
+
+
+def _check_disk(settings: EngineSettings, store: str) -> None:
+    if settings.on_disk and not can_be_upper(store):
+        raise UnsupportedError(
+            f"what sandboxes write cannot be kept in {store}: overlayfs takes no upper directory there",
+            hint="put the store on a disk with PYTEST_SANDBOX_HOME: neither on an overlay, as a container's root is, "
+            "nor on a network's file system",
+        )
 
 
 def _allow_descriptors(sandboxes: int) -> None:
@@ -314,7 +391,7 @@ def _last_words(run: str) -> str:
 
 def _is_seen_outside(spec: SandboxSpec) -> bool:
     """Whether what dies in a sandbox could, for a moment, still be noticed by anybody but its processes."""
-    return spec.network == "host" or any(not mount.read_only for mount in spec.mounts)
+    return spec.network == "host" or any(isinstance(mount, Mount) and not mount.read_only for mount in spec.mounts)
 
 
 def _kill(pidfd: int, *, wait: bool) -> None:

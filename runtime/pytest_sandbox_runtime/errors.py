@@ -57,6 +57,10 @@ class DockerfileError(ImageError):
         self.instruction = instruction
 
 
+class BuildError(ImageError):
+    """A step of an image that could not be made; the message has the command and the last that it printed."""
+
+
 class UnsupportedError(SandboxError):
     """Something that was asked for and that this host cannot do."""
 

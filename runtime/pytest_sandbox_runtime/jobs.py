@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.capabilities import is_privileged
+from pytest_sandbox_runtime.kept import copies
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
-from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files
+from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_missing_places
 from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan, stack
+from pytest_sandbox_runtime.specs.bases import Unpacked
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.server import LAYERS
 
@@ -62,7 +64,7 @@ class Jobs:
         tree, namespaces = self._tree(spec), _namespaces(spec)
         limits = tuple(getattr(spec, name) for name in LIMITS)
         work = {
-            "stack": stack(tree, self._around(spec)),
+            "stack": (*self._begun(tree), *stack(tree, self._around(spec))),
             "is_immutable": tree.is_immutable,
             "plan": plan(tree, self._around(spec)),
             "overlays": len(tree.overlays),
@@ -75,6 +77,9 @@ class Jobs:
         }
         joined = namespaces | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER)
         return Job(marshal.dumps(work), tree, self._identity(spec)[0], joined)
+
+    def _begun(self, tree: Tree) -> tuple[Step, ...]:
+        return () if self._settings.kept is None else copies(self._settings.kept, tree)
 
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``."""
@@ -91,7 +96,8 @@ class Jobs:
 
     def _is_on_disk(self, spec: SandboxSpec) -> bool:
         # What is written in memory would count against the sandbox's limit.
-        return self._settings.on_disk or spec.memory is not None
+        is_built_on = isinstance(spec.image.base, Unpacked) and spec.image.base.on_disk
+        return self._settings.on_disk or spec.memory is not None or is_built_on
 
     def _shown_mounts(self, spec: SandboxSpec) -> tuple[Mount, ...]:
         return mounts_for(self._settings.show) if spec.image.is_host else ()
@@ -115,10 +121,12 @@ class Jobs:
                 hide=(self._store.path,),
             )
             return host_tree(directory, self._seen(directory), view, user_namespace=not self._privileged)
-        below = self._store.root_of(spec.image)
-        thin = ThinLayer(self._seen(f"{directory}/0"), below, user_namespace=not self._privileged)
+        assert isinstance(spec.image.base, Unpacked)
+        roots = spec.image.base.roots
+        thin = ThinLayer(self._seen(f"{directory}/0"), *roots, user_namespace=not self._privileged)
+        write_missing_places(thin)
         write_fixed_files(thin, spec.hostname, host_network=host_network)
-        return Tree((Overlay("/", (f"{directory}/0", below)),), is_immutable=below != spec.image.path)
+        return Tree((Overlay("/", (f"{directory}/0", *roots)),), is_immutable=all(map(self._store.holds, roots)))
 
     def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
         """Return the (uid, gid) of the sandbox's own processes.

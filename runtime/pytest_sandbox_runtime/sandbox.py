@@ -27,7 +27,7 @@ from pytest_sandbox_runtime.errors import (
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.process import PIPE, Process
 from pytest_sandbox_runtime.supervisor.messages import receive, send
-from pytest_sandbox_runtime.terminal import Terminal, interact
+from pytest_sandbox_runtime.terminal import Terminal, interact, shell_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.cgroups import Stats
     from pytest_sandbox_runtime.changes import Changes
     from pytest_sandbox_runtime.rootfs.plan import Tree
-    from pytest_sandbox_runtime.specs import Outcome, SandboxSpec
+    from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
 
 _LOG_LINES = 40
 # What a machine has anew at each of its starts, so that it is no change of it.
@@ -58,7 +58,9 @@ class Started:
     cgroup_paths: Any
     namespaces: int
     seen: Callable[[str], str]
-    keep: Callable[[], str]
+    keep: Callable[[str], str]
+    commit: Callable[[str], Image]
+    again: Callable[[Image], Sandbox]
     last_words: Callable[[], str]
 
 
@@ -110,13 +112,14 @@ class Sandbox:
         if undo is not None:
             undo.close()
 
-    def keep(self) -> str:
+    def keep(self, about: str = "") -> str:
         """Have the changed files kept on disk when the sandbox is closed; returns the directory that will hold them.
 
-        Its ``upper0`` holds what changed in "/", as overlayfs writes it.
+        Its ``upper0`` holds what changed in "/", as overlayfs writes it; ``about`` says later what it was. Raises
+        UnsupportedError where they cannot be kept.
         """
         self._check_open()
-        return self._started.keep()
+        return self._started.keep(about)
 
     @property
     def pid(self) -> int:
@@ -211,8 +214,7 @@ class Sandbox:
 
     def shell(self, args: Sequence[str] | str | None = None, **options: Any) -> int:
         """Join this process's terminal to a shell in the sandbox; returns its return code when it ends."""
-        if args is None:
-            args = ["/bin/bash", "-i"] if self._files.exists("/bin/bash") else ["/bin/sh", "-i"]
+        args = shell_of(self.files.exists) if args is None else args
         env = {"TERM": os.environ.get("TERM", "xterm"), **(options.pop("env", None) or {})}
         with self.pty(args, env=env, **options) as terminal:
             return interact(terminal)
@@ -275,6 +277,15 @@ class Sandbox:
         why = "out of memory" if self.was_oom_killed() else "its init was killed"
         return SandboxClosedError(f"sandbox {self.name} has died: {why}", hint=self._started.last_words())
 
+    def kill_all(self) -> None:
+        """Kill every process in the sandbox but its init, and wait until all are dead."""
+        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with reply:
+            with theirs:
+                self._tell(("kill_all",), (theirs.fileno(),))
+            if _receive_or_none(reply) is None:
+                raise self._gone()
+
     # Files
 
     def read_text(self, path: str, encoding: str = "utf-8", errors: str = "strict") -> str:
@@ -307,6 +318,12 @@ class Sandbox:
         self._check_open()
         return self._files
 
+    @property
+    def upper(self) -> str:
+        """The upper directory of "/", as this process can reach it: what was written, as overlayfs writes it."""
+        self._check_open()
+        return f"{self._started.directory}/{self._started.tree.overlays[0].upper}"
+
     def changes(self) -> Changes:
         """Return what was added, modified and deleted since the start; /proc, /sys, /dev and /run do not count."""
         self._check_open()
@@ -316,6 +333,18 @@ class Sandbox:
             for one in self._started.tree.overlays
         ]
         return read_changes(overlays).without(*_VOLATILE, *(mount.target for mount in self.spec.mounts))
+
+    def commit(self) -> Image:
+        """Return an image of what the sandbox's files are now, a layer over its own; what runs in it goes on.
+
+        Files that are written meanwhile are as they were at some moment: stop what writes them first. Raises
+        ImageError for a copy of this machine.
+        """
+        return self._started.commit(self.upper)
+
+    def fork(self) -> Sandbox:
+        """Return a second sandbox like this one, whose files start as they are here now: see ``commit``."""
+        return self._started.again(self.commit())
 
     # Network
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +17,7 @@ from pytest_sandbox_runtime.images.dockerfile import read
 from pytest_sandbox_runtime.specs import Image, Pull
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.needs("docker", "root", "static-busybox")
 CONFIG = (
@@ -63,32 +59,9 @@ class Docker:
         return {name: value for name, value in found.items() if (name, value) != ("WorkingDir", "/")}
 
 
-@contextmanager
-def daemon(where: Path) -> Iterator[Path]:
-    """Have dockerd running, everything of it in ``where``; give the address of its socket."""
-    address, notice = where / "docker.sock", where / "notice"
-    argv = (
-        *(str(shutil.which("dockerd", path=PATH)), "--host", f"unix://{address}", "--data-root", str(where / "data")),
-        *("--exec-root", str(where / "exec"), "--pidfile", str(where / "pid")),
-        *("--bridge=none", "--iptables=false", "--ip6tables=false"),
-    )
-    environment = {**os.environ, "NOTIFY_SOCKET": str(notice), "PATH": PATH}
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as said, (where / "log").open("wb") as log:
-        said.bind(str(notice))
-        said.settimeout(60)
-        with subprocess.Popen(argv, env=environment, stdout=log, stderr=log) as process:
-            try:
-                while b"READY=1" not in said.recv(4096):
-                    pass
-                yield address
-            finally:
-                process.send_signal(signal.SIGTERM)
-
-
 @pytest.fixture(scope="module")
-def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with daemon(tmp_path_factory.mktemp("docker")) as address:
-        yield Docker(address)
+def docker(dockerd: Path) -> Docker:
+    return Docker(dockerd)
 
 
 def context(where: Path, text: str) -> Path:

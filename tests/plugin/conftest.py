@@ -13,12 +13,18 @@ if TYPE_CHECKING:
     Run = Callable[..., pytest.RunResult]
 
 
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was said to this run is said to those that tests start, nor do these load what takes longest."""
+    for name in ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_SANDBOX_IMAGE", "PYTEST_SANDBOX_MISSING"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+
+
 @pytest.fixture
 def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The directory of the store that holds one more for each run, as long as the run lasts."""
     monkeypatch.setenv("PYTEST_SANDBOX_HOME", str(tmp_path / "store"))
-    for name in ("PYTEST_ADDOPTS", "PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_SANDBOX_IMAGE", "PYTEST_SANDBOX_MISSING"):
-        monkeypatch.delenv(name, raising=False)
     directory = tmp_path / "store" / "runs"
     yield directory
     assert not directory.exists() or list(directory.iterdir()) == []

@@ -562,6 +562,21 @@ def test_the_plugin_can_be_left_out(run: Run, runs: Path) -> None:
     assert not runs.exists()
 
 
+def test_a_start_of_pytest_imports_nothing_that_only_sandboxes_need(run: Run) -> None:
+    suite = """
+        import sys
+
+        def test_modules():
+            print("modules:", *sys.modules)
+        """
+    with_it, without = (
+        set(run(suite, "-s", *options).stdout.str().partition("modules:")[2].splitlines()[0].split())
+        for options in ((), ("-p", "no:sandbox"))
+    )
+    modules = {"plugin", "settings", "marks", "fixtures", "reports", "hookspecs"}
+    assert with_it - without == {"pytest_sandbox", *(f"pytest_sandbox.{name}" for name in modules)}
+
+
 @needs_inside
 def test_the_plugin_is_loaded_by_name_where_none_is_loaded_by_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
@@ -596,7 +611,7 @@ WRONG = [
     ("hostname='a b'", "*hostname='a b' is no host name*"),
     ("workdir='tmp'", "*workdir='tmp' is not absolute*"),
     ("env={'A=B': 'c'}", "*env has 'A=B': 'c', which no environment can hold*"),
-    ("mounts=['/srv']", "*mounts has '/srv', which is no Mount*"),
+    ("mounts=['/srv']", "*mounts has '/srv', which is neither a Mount nor a Tmpfs*"),
 ]
 
 

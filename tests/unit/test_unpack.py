@@ -1,4 +1,4 @@
-"""Archives, sound and hostile, written by images/unpack.py."""
+"""Archives, sound and hostile, written as the one layer of a root file system."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_sandbox_runtime.errors import ImageError
-from pytest_sandbox_runtime.images.unpack import unpack
+from pytest_sandbox_runtime.images.layer import apply_layer as unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,7 +321,7 @@ def test_as_root_owners_devices_and_capabilities_are_kept(target: Path) -> None:
     assert (disk.st_mode, disk.st_rdev, disk.st_gid) == (stat.S_IFBLK | 0o660, os.makedev(8, 1), 6)
 
 
-def test_an_ordinary_user_owns_all_and_does_without_devices(tmp_path: Path) -> None:
+def test_an_ordinary_user_owns_all_and_has_files_that_nobody_writes_to_for_devices(tmp_path: Path) -> None:
     capability = {"SCHILY.xattr.security.capability": CAPABILITY.decode("utf-8", "surrogateescape")}
     members = [
         directory("closed", mode=0o000),
@@ -338,7 +338,9 @@ def test_an_ordinary_user_owns_all_and_does_without_devices(tmp_path: Path) -> N
         os.mkdir("root")
         unpack(stream, "root")
         assert sorted(os.listdir("root")) == ["closed", "dev", "ping", "pipe"]
-        assert os.listdir("root/dev") == []
+        for name in ("null", "zilch"):
+            status = os.lstat(f"root/dev/{name}")
+            assert (status.st_mode, status.st_size) == (stat.S_IFREG | 0o400, 0)
         assert os.lstat("root/ping").st_uid == os.geteuid() != 0
         assert stat.S_IMODE(os.lstat("root/closed").st_mode) == 0
         os.chmod("root/closed", 0o700)

@@ -112,7 +112,13 @@ def _text(field: bytes) -> str:
 class Archive:
     """A tar that is read once, forwards. To tarfile it is the file; it gives headers, and between them data."""
 
-    def __init__(self, source: str | os.PathLike[str] | IO[bytes], limits: Limits, digest: Hash | None = None) -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | IO[bytes],
+        limits: Limits,
+        digest: Hash | None = None,
+        name: str | None = None,
+    ) -> None:
         self._undo = ExitStack()
         self._limits = limits
         self.position = 0
@@ -122,7 +128,7 @@ class Archive:
             self.name = os.fspath(source)
             self._packed = self._open(self.name, digest)
         else:
-            self.name = str(getattr(source, "name", "the archive"))
+            self.name = name or str(getattr(source, "name", "the archive"))
             self._packed = Packed(source, self.name, self._undo, digest)
         self._stream = self._packed.stream
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import importlib
 import io
 import lzma
 import zlib
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.compressions import BZIP2, GZIP, NONE, XZ, ZSTD, sniff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import ExitStack
+    from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash
 
 CHUNK = 1 << 20
 KINDS = "plain or packed by gzip, bzip2, xz or zstd"
+_GZIP_LEVEL = 6
+_AGAIN = "it may have been cut short or damaged on its way: fetch or make it again"
+_NO_ZSTD = (
+    'pip install "pytest-sandbox[zstd]", or pip install backports.zstd (Python 3.14 has it), or unpack it with unzstd'
+)
 
 
 class Counted(io.RawIOBase):
@@ -50,14 +56,13 @@ class Packed:
     def __init__(self, source: Any, name: str, undo: ExitStack, digest: Hash | None = None) -> None:
         self._raw = Counted(source)
         self._buffered = io.BufferedReader(self._raw, CHUNK)
-        magic = self._buffered.peek(6)
-        opener = next((_OPENERS[start] for start in _OPENERS if magic.startswith(start)), None)
-        self.is_plain = opener is None
+        kind = sniff(self._buffered.peek(6))
+        self.is_plain = kind == NONE
         self.errors = _bad_stream()
-        if opener is None:
+        if self.is_plain:
             self.stream = cast("IO[bytes]", self._buffered)
         else:
-            self.stream = undo.enter_context(opener(self._buffered, name))
+            self.stream = undo.enter_context(_OPENERS[kind](self._buffered, name))
         if digest is not None:
             self._start(digest)
 
@@ -76,6 +81,37 @@ class Packed:
         return self._raw.count
 
 
+@contextlib.contextmanager
+def unpacked(source: Any, name: str) -> Iterator[IO[bytes]]:
+    """Return the content of ``source``, whatever it is packed by; what is wrong in it is an ImageError about ``name``.
+
+    An OSError of a disk passes.
+    """
+    with ExitStack() as undo:
+        packed = Packed(source, name, undo)
+        try:
+            yield packed.stream
+        except packed.errors as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise ImageError(f"{name} is truncated or corrupt: {error}", hint=_AGAIN) from error
+
+
+@contextlib.contextmanager
+def packing(stream: IO[bytes], kind: str) -> Iterator[IO[bytes]]:
+    """Return a stream that writes to ``stream`` packed, the same bytes each time; it ends with the context."""
+    if kind == NONE:
+        yield stream
+    elif kind == GZIP:
+        with gzip.GzipFile(filename="", fileobj=stream, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as packer:
+            yield cast("IO[bytes]", packer)
+    elif kind == ZSTD:
+        with _zstd_or_error("this Python cannot pack by zstd").ZstdFile(stream, "wb") as packer:
+            yield packer
+    else:
+        raise ImageError(f"{kind!r} is no compression that can be written", hint="none, gzip or zstd")
+
+
 def _gzip(packed: IO[bytes], _name: str) -> IO[bytes]:
     with suppress(ImportError):  # more than twice as fast, where it is installed
         return cast("IO[bytes]", importlib.import_module("isal.igzip").IGzipFile(fileobj=packed))
@@ -91,11 +127,15 @@ def _xz(packed: IO[bytes], _name: str) -> IO[bytes]:
 
 
 def _zstd(packed: IO[bytes], name: str) -> IO[bytes]:
+    module = _zstd_or_error(f"{name} is packed by zstd, which this Python cannot read")
+    return cast("IO[bytes]", module.ZstdFile(packed))
+
+
+def _zstd_or_error(message: str) -> Any:
     module = _zstd_module()
     if module is None:
-        hint = "pip install backports.zstd (Python 3.14 has it), or unpack it with unzstd"
-        raise ImageError(f"{name} is packed by zstd, which this Python cannot read", hint=hint)
-    return cast("IO[bytes]", module.ZstdFile(packed))
+        raise ImageError(message, hint=_NO_ZSTD)
+    return module
 
 
 def _zstd_module() -> Any:
@@ -110,9 +150,4 @@ def _bad_stream() -> tuple[type[Exception], ...]:
     return (OSError, EOFError, zlib.error, lzma.LZMAError, *((module.ZstdError,) if module else ()))
 
 
-_OPENERS: dict[bytes, Callable[[IO[bytes], str], IO[bytes]]] = {
-    b"\x1f\x8b": _gzip,
-    b"BZh": _bzip2,
-    b"\xfd7zXZ\0": _xz,
-    b"\x28\xb5\x2f\xfd": _zstd,
-}
+_OPENERS: dict[str, Callable[[IO[bytes], str], IO[bytes]]] = {GZIP: _gzip, BZIP2: _bzip2, XZ: _xz, ZSTD: _zstd}

@@ -1,59 +1,43 @@
-"""PYTEST_DONT_REWRITE. Where unpacked images are kept, for any number of runs at once.
+"""PYTEST_DONT_REWRITE. Where images, unpacked layers and what led to them are kept, for any number of runs at once.
 
-Each layer is named by the digest of what it came from, written under another name and renamed: what has its name is
-whole, whenever a maker was killed. What dead makers left is removed by the next one.
+All is addressed by content, written under another name and renamed: what has its name is whole, whenever a maker was
+killed. What a store has given out stays until it is closed, or its process ends, whoever prunes.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
+import functools
 import hashlib
-import json
 import os
-import pwd
-import shutil
-import stat
+import threading
 import time
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import ImageError, SandboxError
+from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.mapped import needs_user_namespace, worker
+from pytest_sandbox_runtime.images.places import default_store, explained, open_private
+from pytest_sandbox_runtime.images.roots import check_root, opened
+from pytest_sandbox_runtime.images.stack import EMPTY, Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Sequence
 
-    from filelock import BaseFileLock
+    from typing_extensions import Self
 
+    from pytest_sandbox_runtime.images.digest import Readable
+    from pytest_sandbox_runtime.images.layer import AppliedLayer
+    from pytest_sandbox_runtime.images.layers import Layers
+    from pytest_sandbox_runtime.images.layout import Layout
+    from pytest_sandbox_runtime.images.leases import Lease, Leases
+    from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
+    from pytest_sandbox_runtime.images.records import Record, Records
     from pytest_sandbox_runtime.specs import Image
 
-_PARTIAL = ".partial-"
-_TOP = ("bin", "sbin", "usr")
+__all__ = ["Store", "default_store"]
+
 _CHUNK = 1 << 20
 # The coarsest clock of file times is a jiffy of 10 ms: a file can change twice within one and look the same.
 _SETTLED_NS = 20_000_000
-_ELSEWHERE = "put the store elsewhere with PYTEST_SANDBOX_HOME"
-
-
-def default_store(environ: Mapping[str, str]) -> str:
-    """Return where the store is: PYTEST_SANDBOX_HOME, or below the user's cache directory."""
-    home = environ.get("PYTEST_SANDBOX_HOME")
-    if home:
-        return os.path.abspath(home)
-    cache = environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    return os.path.join(cache if os.path.isabs(cache) else _home_cache(environ), "pytest-sandbox")
-
-
-def _home_cache(environ: Mapping[str, str]) -> str:
-    home = environ.get("HOME", "")
-    if os.path.isabs(home):
-        return os.path.join(home, ".cache")
-    try:
-        return os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".cache")
-    except KeyError as error:
-        msg = f"there is no place for the store: HOME is not set and user {os.geteuid()} has no passwd entry"
-        raise SandboxError(msg, hint=_ELSEWHERE) from error
 
 
 class Store:
@@ -64,14 +48,156 @@ class Store:
 
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
-        self._layers = os.path.join(self.path, "layers")
-        self._builds = os.path.join(self.path, "builds")
-        self._locks = os.path.join(self.path, "locks")
-        with self._explained():
-            self._open()
+        self._lease: Lease | None = None
+        self._lock = threading.Lock()
+        with explained(self.path):
+            open_private(self.path, "layers", "builds", "locks", "locks/leases")
 
     def __repr__(self) -> str:
         return f"Store({self.path!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all that this store has given out: it may be pruned from now on. Again: nothing."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.close()
+
+    # Its parts, which are imported when first used
+
+    @functools.cached_property
+    def images(self) -> Layout:
+        """The images: an OCI image layout."""
+        from pytest_sandbox_runtime.images.layout import Layout
+
+        return Layout(self._below("images"), self._below("locks", "index.lock"), self.leases)
+
+    @functools.cached_property
+    def layers(self) -> Layers:
+        """The unpacked layers."""
+        from pytest_sandbox_runtime.images.layers import Layers
+
+        return Layers(self._below("layers"), self._below("locks"))
+
+    @functools.cached_property
+    def records(self) -> Records:
+        """What builds led to."""
+        from pytest_sandbox_runtime.images.records import Records
+
+        return Records(self._below("builds"))
+
+    @functools.cached_property
+    def leases(self) -> Leases:
+        """What is in use, here and elsewhere."""
+        from pytest_sandbox_runtime.images.leases import Leases
+
+        return Leases(self._below("locks", "leases"))
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of what this store gives out; for work that ends sooner, take one of ``leases``."""
+        with self._lock, explained(self.path):
+            if self._lease is None:
+                self._lease = self.leases.take()
+            return self._lease
+
+    def _below(self, *names: str) -> str:
+        return os.path.join(self.path, *names)
+
+    def holds(self, path: str) -> bool:
+        """Whether ``path`` is one of the store's own, which never changes."""
+        return path.startswith(self._below("layers", ""))
+
+    # Layers
+
+    def find_layer(self, diff_id: str, below: Stack = EMPTY) -> Stack | None:
+        """Return ``below`` with the layer over it, None where that is not unpacked."""
+        return self.layers.find(diff_id, below, self.lease)
+
+    def unpack_layer(self, descriptor: Descriptor, diff_id: str, below: Stack = EMPTY) -> Stack:
+        """Return ``below`` with the layer over it, unpacked from its blob if it is not there yet; raises ImageError."""
+        with explained(self.path):
+            return self.layers.unpack(self.images, descriptor, diff_id, self.lease, below=below)
+
+    def add_layer_tree(self, tree: str, diff_id: str, below: Stack = EMPTY) -> Stack:
+        """Make the directory ``tree``, on the store's file system, the layer over ``below``; return both."""
+        with explained(self.path):
+            return self.layers.adopt(tree, diff_id, self.lease, below=below)
+
+    def add_layer_tar(self, stream: Readable) -> Descriptor:
+        """Store a layer's tar, which is not packed: so the digest of what is returned is its diff id, too."""
+        from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
+
+        with explained(self.path):
+            return Descriptor(OCI_LAYER, *self.images.add(stream, self.lease))
+
+    def write_layer(self, upper: str, below: Stack = EMPTY, without: tuple[str, ...] = ()) -> Descriptor:
+        """Store what changed in ``upper``, an overlay's upper directory over ``below``, as a layer's tar.
+
+        The paths ``without``, relative to the root, are passed over.
+        """
+        from pytest_sandbox_runtime.images.manifest import OCI_LAYER, Descriptor
+
+        with explained(self.path), self.images.begin(self.lease) as blob:
+            worker().write(_write_layer, blob.write, upper, below.roots, without)
+            return Descriptor(OCI_LAYER, *blob.commit())
+
+    def add_image(self, config: ImageConfig, layers: Sequence[Descriptor]) -> Descriptor:
+        """Store an image of ``config`` and ``layers``, the lowest first, and return what points to its manifest.
+
+        Until it is tagged, ``images.put`` or a record keeps it, or the lease.
+        """
+        with explained(self.path):
+            return self.images.add_image(config.to_bytes(), layers, self.lease)
+
+    def stack_of(self, manifest: Manifest) -> Stack:
+        """Return the image's layers, unpacked where they are not yet."""
+        self.lease.pin(manifest.config.digest, *(layer.digest for layer in manifest.layers))
+        stack = EMPTY
+        for descriptor, diff_id in self.images.layers_of(manifest):
+            stack = self.unpack_layer(descriptor, diff_id, stack)
+        return stack
+
+    def roots_of(self, manifest: Manifest) -> tuple[str, ...]:
+        """Return the directories of the image's layers, the topmost first, unpacked where they are not yet."""
+        return self.stack_of(manifest).roots
+
+    # What is remembered
+
+    def recall(self, key: str) -> Record | None:
+        """Return what ``key`` led to, if that is still there; then it stays."""
+        record = self.records.recall(key)
+        if record is None or not record.digests:
+            return record
+        self.lease.pin(*record.digests)
+        blob = record.descriptor
+        is_there = blob is not None and self.images.has(blob.digest, blob.size, self.lease)
+        return record if is_there or self.layers.has_any(record.layers) else None
+
+    def remember(
+        self,
+        key: str,
+        *,
+        diff_id: str | None = None,
+        below: str | None = None,
+        descriptor: Descriptor | None = None,
+        **notes: Any,
+    ) -> Record:
+        """Note that ``key`` led to a layer over the chain id ``below``, its blob, or both, and more in JSON."""
+        from pytest_sandbox_runtime.images.documents import canonical
+        from pytest_sandbox_runtime.images.records import Record
+
+        record = Record(diff_id, descriptor, canonical(notes).decode(), below)
+        with explained(self.path):
+            self.records.remember(key, record)
+        return record
+
+    # Archives
 
     def root_of(self, image: Image) -> str:
         """Return the directory that holds the root file system of ``image``, which is an archive: unpacked once.
@@ -81,141 +207,91 @@ class Store:
         if image.path is None:
             raise ImageError(f"{image} is no archive", hint="Image.archive(path) is")
         if os.path.isdir(image.path):
-            _check_root(image.path, image.path)
+            check_root(image.path, image.path)
             return image.path
-        with self._explained():
-            return self._layer_of(image.path)
+        with explained(self.path), opened(image.path) as fd:
+            return self._unpacked_once(image.path, fd)
 
-    def _open(self) -> None:
-        os.makedirs(os.path.dirname(self.path), exist_ok=True)
-        _make_private(self.path)
-        status = os.stat(self.path)
-        if status.st_uid != os.geteuid():
-            msg = f"the store {self.path} belongs to user {status.st_uid}, and this is user {os.geteuid()}"
-            raise SandboxError(msg, hint=f"sudo may have kept HOME: {_ELSEWHERE}")
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            msg = f"the store {self.path} can be written by other users"
-            raise SandboxError(msg, hint=f"name a directory of its own, or run chmod 700 {self.path}")
-        # What is in them is private even where the directory around them was made for all to read.
-        for directory in (self._layers, self._builds, self._locks):
-            _make_private(directory)
+    def image_in(self, path: str) -> Descriptor:
+        """Return the one image in the archive ``path``, of any kind, which is read again only if it changed."""
+        from pytest_sandbox_runtime.images.archive import read_images
 
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if isinstance(error, SandboxError):
-                raise
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            hint = f"free some space, or {_ELSEWHERE}" if full else _ELSEWHERE
-            msg = f"the store {self.path} cannot be used: {error.strerror or error} ({error.filename or self.path})"
-            raise SandboxError(msg, hint=hint) from error
-
-    def _layer_of(self, archive: str) -> str:
-        with _opened(archive) as fd:
+        if os.path.isdir(path):
+            return _only(path, read_images(self, path, self.lease))
+        key = f"image:{os.path.abspath(path)}"
+        with opened(path) as fd:
             identity = _identity(fd)
-            digest = self._recall(archive, identity)
-            if digest is None:
-                digest = self._digest(archive, fd, identity)
-            layer = os.path.join(self._layers, digest)
-            if not os.path.isdir(layer):
-                self._make(layer, archive, fd, identity)
-        return layer
+            record = self.recall(key)
+            if record and record.descriptor and record.notes.get("identity") == identity:
+                return record.descriptor
+            began = time.time_ns()
+            descriptor = _only(path, read_images(self, path, self.lease))
+            _check_unchanged(path, fd, identity)
+            if _is_settled(fd, began):
+                self.remember(key, descriptor=descriptor, identity=identity)
+        return descriptor
 
-    def _recall(self, archive: str, identity: list[int]) -> str | None:
-        try:
-            with open(self._record_of(archive), encoding="ascii") as record:
-                known, digest = json.load(record)
-        except (FileNotFoundError, ValueError, TypeError):
-            return None
-        return str(digest) if known == identity else None
-
-    def _record_of(self, archive: str) -> str:
-        return os.path.join(self._builds, f"archive-{hashlib.sha256(os.fsencode(archive)).hexdigest()}")
-
-    def _digest(self, archive: str, fd: int, identity: list[int]) -> str:
+    def _unpacked_once(self, archive: str, fd: int) -> str:
+        key, identity = f"archive:{archive}", _identity(fd)
+        record = self.records.recall(key)
+        if record and record.diff_id and record.notes.get("identity") == identity:
+            found = self.find_layer(record.diff_id)
+            if found is not None:
+                return found.roots[0]
         began = time.time_ns()
+        unpacked = self._unpacked(archive, fd, identity)
+        if _is_settled(fd, began):
+            self.remember(key, diff_id=unpacked.chain_id, identity=identity)
+        return unpacked.roots[0]
+
+    def _unpacked(self, archive: str, fd: int, identity: list[int]) -> Stack:
+        from pytest_sandbox_runtime.images.compressions import NONE, sniff
+
         digest = _sha256(fd)
         _check_unchanged(archive, fd, identity)
-        if began - max(os.fstat(fd).st_ctime_ns, os.fstat(fd).st_mtime_ns) > _SETTLED_NS:
-            self._remember(archive, identity, digest)
-        return digest
+        is_plain = sniff(os.pread(fd, 16, 0)) == NONE
 
-    def _remember(self, archive: str, identity: list[int], digest: str) -> None:
-        # Written in place: a reader that meets half of it, or of two, finds no JSON and takes the digest anew.
-        with open(self._record_of(archive), "w", encoding="ascii") as record:
-            record.write(json.dumps([identity, digest]))
+        def fill(partial: str) -> AppliedLayer:
+            done = _unpack(archive, fd, partial)
+            _check_unchanged(archive, fd, identity)
+            return done
 
-    def _make(self, layer: str, archive: str, fd: int, identity: list[int]) -> None:
-        digest = os.path.basename(layer)
-        with self._lock(digest):
-            if os.path.isdir(layer):
-                return
-            self._sweep(digest)
-            partial = self._partial_of(digest)
-            with ExitStack() as undo:
-                undo.callback(_remove_tree, partial)
-                os.mkdir(partial, 0o700)
-                _unpack(archive, fd, partial)
-                _check_unchanged(archive, fd, identity)
-                os.rename(partial, layer)
-
-    def _lock(self, digest: str) -> BaseFileLock:
-        from filelock import FileLock
-
-        return FileLock(os.path.join(self._locks, f"layer-{digest}.lock"))
-
-    def _sweep(self, mine: str) -> None:
-        """Remove what dead makers left: they hold no lock any more."""
-        left = [name[len(_PARTIAL) :] for name in os.listdir(self._layers) if name.startswith(_PARTIAL)]
-        for digest in left:
-            with ExitStack() as held:
-                if digest == mine or self._try_lock(digest, held):
-                    _remove_tree(self._partial_of(digest))
-
-    def _try_lock(self, digest: str, held: ExitStack) -> bool:
-        from filelock import Timeout
-
-        try:
-            held.enter_context(self._lock(digest).acquire(timeout=0))
-        except Timeout:
-            return False
-        return True
-
-    def _partial_of(self, digest: str) -> str:
-        return os.path.join(self._layers, _PARTIAL + digest)
+        return self.layers.make(digest, fill, self.lease, diff_id=f"sha256:{digest}" if is_plain else None)
 
 
-def _unpack(archive: str, fd: int, partial: str) -> None:
-    from pytest_sandbox_runtime.images.unpack import unpack
+def _write_layer(stream: IO[bytes], upper: str, lowers: tuple[str, ...], without: tuple[str, ...]) -> None:
+    from pytest_sandbox_runtime.images.layer import write_layer
+
+    write_layer(upper, stream, lowers=lowers, user_namespace=needs_user_namespace(), without=without)
+
+
+def _unpack(archive: str, fd: int, partial: str) -> AppliedLayer:
+    from pytest_sandbox_runtime.images.layers import apply
 
     os.lseek(fd, 0, os.SEEK_SET)
     # The very file that has the digest, whatever has its name by now.
-    with open(archive, "rb", buffering=0, opener=lambda _path, _flags: os.dup(fd)) as stream:
-        unpack(stream, partial)
-    _check_root(partial, archive)
+    with open(fd, "rb", buffering=0, closefd=False) as stream:
+        done = apply(stream, partial, EMPTY, archive)
+    check_root(partial, archive)
+    return done
 
 
-@contextlib.contextmanager
-def _opened(archive: str) -> Iterator[int]:
-    try:
-        # Without O_NONBLOCK a fifo would hold us for ever.
-        fd = os.open(archive, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        msg = f"cannot read the archive {archive}: {error.strerror}"
-        raise ImageError(msg, hint="check the path and that you may read it") from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ImageError(f"{archive} is neither a file nor a directory", hint="name a tar or a directory")
-        yield fd
-    finally:
-        os.close(fd)
+def _only(path: str, loaded: list[Any]) -> Descriptor:
+    if len({descriptor.digest for _, descriptor in loaded}) != 1:
+        names = ", ".join(str(reference) for reference, _ in loaded)
+        hint = "load it (pytest-sandbox load), and name the image that is meant"
+        raise ImageError(f"{path} holds several images, and one is needed: {names}", hint=hint)
+    descriptor: Descriptor = loaded[0][1]
+    return descriptor
 
 
 def _identity(fd: int) -> list[int]:
     status = os.fstat(fd)
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _is_settled(fd: int, began: int) -> bool:
+    return began - max(os.fstat(fd).st_ctime_ns, os.fstat(fd).st_mtime_ns) > _SETTLED_NS
 
 
 def _sha256(fd: int) -> str:
@@ -230,47 +306,3 @@ def _sha256(fd: int) -> str:
 def _check_unchanged(archive: str, fd: int, identity: list[int]) -> None:
     if _identity(fd) != identity:
         raise ImageError(f"{archive} was changed while it was read", hint="run again when it is complete")
-
-
-def _check_root(root: str, named: str) -> None:
-    """Raise ImageError, about ``named``, unless ``root`` has what every root file system has."""
-    try:
-        names = os.listdir(root)
-    except OSError as error:
-        msg = f"cannot read the root file system {named}: {error.strerror}"
-        raise ImageError(msg, hint="check that you may read it") from error
-    if not set(_TOP).intersection(names):
-        found = ", ".join(sorted(names)[:5]) or "nothing"
-        msg = f"{named} holds no root file system: there is no {', '.join(_TOP)}, but {found}"
-        raise ImageError(msg, hint=_hint_for(names))
-
-
-def _hint_for(names: list[str]) -> str:
-    if "manifest.json" in names or "oci-layout" in names:
-        return "it is an image with layers, which is not read yet: make a tar of its root with docker export"
-    if len(names) == 1:
-        return f"if the root file system is in its {names[0]}, pack that directory's content, or name that directory"
-    return "pack the root directory itself, for instance: tar -C ROOT -cf root.tar ."
-
-
-def _make_private(directory: str) -> None:
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(directory, 0o700)
-
-
-def _remove_tree(path: str) -> None:
-    if not os.path.isdir(path):
-        return
-    if os.geteuid() != 0:
-        _make_writable(path)
-    shutil.rmtree(path)
-
-
-def _make_writable(path: str) -> None:
-    # An image has directories that not even their owner may write in.
-    os.chmod(path, 0o700)
-    for directory, names, _ in os.walk(path):
-        for name in names:
-            below = os.path.join(directory, name)
-            if not os.path.islink(below):
-                os.chmod(below, 0o700)

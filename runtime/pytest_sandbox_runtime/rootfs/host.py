@@ -16,7 +16,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files
+from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_own_places
 from pytest_sandbox_runtime.rootfs.plan import Overlay, Tree
 from pytest_sandbox_runtime.specs import Mount
 
@@ -111,6 +111,7 @@ def _fill(
     if prefix == "/":
         if alone:
             _root_of_its_own(layer, prefixes)
+        write_own_places(layer)
         write_fixed_files(layer, view.hostname, host_network=view.host_network)
         _write_shadow(layer)
     for name in prefixes:

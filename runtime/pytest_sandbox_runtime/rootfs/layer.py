@@ -12,10 +12,14 @@ import shutil
 import stat
 from contextlib import suppress
 
+from pytest_sandbox_runtime.lowers import MergedTree
+
 MACHINE_ID = "7465737473206d616368696e65206964"
 _MOUNT_POINTS = ("proc", "sys")
 # Those that every program may count on; each is the host's own, mounted on a file in /dev.
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+# What every sandbox has of its own, so that it is no part of an image.
+OWN_FILES = ("dev", "proc", "sys", "etc/hostname", "etc/hosts", "etc/machine-id", "etc/resolv.conf")
 _LINKS = {
     "fd": "/proc/self/fd",
     "stdin": "/proc/self/fd/0",
@@ -26,9 +30,9 @@ _LINKS = {
 
 
 class ThinLayer:
-    """A layer being written to ``path``, over ``below``, the directory whose names it adds to or hides."""
+    """A layer being written to ``path``, over the directories ``below``, whose names it adds to or hides."""
 
-    def __init__(self, path: str, below: str, *, user_namespace: bool) -> None:
+    def __init__(self, path: str, *below: str, user_namespace: bool) -> None:
         self.path = path
         self._below = below
         self.user_namespace = user_namespace
@@ -37,11 +41,15 @@ class ThinLayer:
 
     def hide(self, name: str) -> None:
         """Make ``name`` (relative) absent, if it is there at all."""
-        if os.path.lexists(os.path.join(self._below, name)):
+        if self._seen(name) is not None:
             # What lies in something hidden is hidden already.
             with suppress(FileExistsError, NotADirectoryError):
                 self._make_parents(name)
                 os.mknod(os.path.join(self.path, name), stat.S_IFCHR, 0)
+
+    def shows(self, name: str) -> bool:
+        """Whether the layers below have something at ``name``."""
+        return self._seen(name) is not None
 
     def empty(self, name: str, mode: int = 0o755) -> None:
         """Make ``name`` an empty directory, whatever it was."""
@@ -106,9 +114,8 @@ class ThinLayer:
         path = os.path.join(self.path, name)
         if mode is not None:
             os.chmod(path, mode)
-        try:
-            seen = os.stat(os.path.join(self._below, name))
-        except OSError:
+        seen = self._seen(name)
+        if seen is None:
             return
         if self._is_root:
             # Root of a user namespace cannot give files to whom that has no number for: EINVAL.
@@ -117,20 +124,44 @@ class ThinLayer:
         if mode is None:
             os.chmod(path, stat.S_IMODE(seen.st_mode))
 
+    def _seen(self, name: str) -> os.stat_result | None:
+        if len(self._below) != 1:
+            found = MergedTree(self._below).seen(name)
+            return None if found is None else found.status
+        try:
+            return os.stat(os.path.join(self._below[0], name))
+        except FileNotFoundError:
+            with suppress(OSError):
+                return os.lstat(os.path.join(self._below[0], name))
+        except OSError:
+            pass
+        return None
+
 
 def write_fixed_files(layer: ThinLayer, hostname: str, *, host_network: bool) -> None:
-    """Write what every sandbox has alike: mount points, an own /tmp, names and an identity that never change."""
+    """Write what every sandbox has alike: mount points, names and an identity that never change."""
     for name in _MOUNT_POINTS:
         layer.empty(name)
-    layer.empty("tmp", 0o1777)
-    layer.empty("run")
-    layer.empty("run/lock", 0o777)
     _write_dev(layer)
     layer.write("etc/hostname", f"{hostname}\n")
     layer.write("etc/machine-id", f"{MACHINE_ID}\n", 0o444)
     local = f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback {hostname}\n"
     layer.write("etc/hosts", _of_host("/etc/hosts") + local if host_network else local)
     layer.write("etc/resolv.conf", _of_host("/etc/resolv.conf") if host_network else "")
+
+
+def write_own_places(layer: ThinLayer) -> None:
+    """Give a copy of the machine a /tmp and a /run of its own."""
+    layer.empty("tmp", 0o1777)
+    layer.empty("run")
+    layer.empty("run/lock", 0o777)
+
+
+def write_missing_places(layer: ThinLayer) -> None:
+    """Give an image that lacks /tmp or /run one; what it has there is a part of it."""
+    for name, mode in (("tmp", 0o1777), ("run", 0o755)):
+        if not layer.shows(name):
+            layer.empty(name, mode)
 
 
 def _write_dev(layer: ThinLayer) -> None:

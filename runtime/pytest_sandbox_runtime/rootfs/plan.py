@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.kernel.mounts import MountFlag
 from pytest_sandbox_runtime.rootfs.layer import DEVICES
+from pytest_sandbox_runtime.specs.sandbox import Mount, Tmpfs
 from pytest_sandbox_runtime.supervisor.confinement import MASKED_PATHS, READONLY_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_sandbox_runtime.rootfs.steps import Step
-    from pytest_sandbox_runtime.specs import Mount
 
 _NODEV = MountFlag.NOSUID | MountFlag.NODEV
 # Where the supervisor has an empty directory that nobody can write to.
@@ -65,7 +65,7 @@ class Surroundings:
     on_disk: bool = False
     host_network: bool = False
     read_only: bool = False
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[Mount | Tmpfs, ...] = ()
 
 
 def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
@@ -75,9 +75,9 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
         *_sys(around),
         *_dev(around),
         *(_writable() if around.read_only else ()),
-        *(("hold", mount.source, mount.target) for mount in around.mounts),
+        *(("hold", mount.source, mount.target) for mount in around.mounts if isinstance(mount, Mount)),
         ("pivot", "root"),
-        *(("place", mount.target, mount.read_only) for mount in around.mounts),
+        *(_place(mount) for mount in around.mounts),
         *_freeze(tree, around),
     )
 
@@ -134,6 +134,13 @@ def _dev(around: Surroundings) -> Iterator[Step]:
     yield ("mount", "devpts", "root/dev/pts", "devpts", flags, f"newinstance,ptmxmode=0666,mode=0620{gid}")
     yield ("mount", "shm", "root/dev/shm", "tmpfs", int(_SAFE), "mode=1777")
     yield from _masks()
+
+
+def _place(mount: Mount | Tmpfs) -> Step:
+    if isinstance(mount, Mount):
+        return ("place", mount.target, mount.read_only)
+    size = "" if mount.size is None else f",size={mount.size}"
+    return ("tmpfs", mount.target, int(_NODEV), f"mode=1777{size}")
 
 
 def _writable() -> Iterator[Step]:

@@ -6,6 +6,7 @@ Relative paths are relative to the sandbox's own directory, so one plan serves a
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -28,6 +29,18 @@ def _write(path: str, content: bytes) -> None:
         os.write(fd, content)
     finally:
         os.close(fd)
+
+
+def _copy(source: str, target: str) -> None:
+    # With whiteouts, owners, links and holes.
+    status = os.spawnvp(os.P_WAIT, "cp", ["cp", "-aT", "--reflink=auto", source, target])  # noqa: S606  one program
+    if status != 0:
+        raise OSError(errno.EIO, f"cp ended with status {status}", source)
+    # Not the attributes that overlayfs reads: xattr.conf(5) has cp leave them.
+    for directory, _, _ in os.walk(source):
+        for name in os.listxattr(directory):
+            if ".overlay." in name:
+                os.setxattr(target + directory[len(source) :], name, os.getxattr(directory, name))
 
 
 def _bind(source: str, target: str) -> None:
@@ -62,6 +75,11 @@ def _place(target: str, read_only: bool) -> None:  # noqa: FBT001
         mount("", target, "", MountFlag.BIND | MountFlag.REMOUNT | MountFlag.RDONLY | kept)
 
 
+def _tmpfs(target: str, flags: int, options: str) -> None:
+    os.makedirs(target, exist_ok=True)
+    mount("tmpfs", target, "tmpfs", flags, options)
+
+
 def _pivot(path: str) -> None:
     os.chdir(path)
     pivot_root(".", ".")
@@ -71,12 +89,14 @@ def _pivot(path: str) -> None:
 
 VERBS: dict[str, Callable[..., None]] = {
     "mkdir": _mkdir,
+    "copy": _copy,
     "mount": mount,
     "bind": _bind,
     "bind-ro": _bind_read_only,
     "chdir": os.chdir,
     "hold": _hold,
     "place": _place,
+    "tmpfs": _tmpfs,
     "pivot": _pivot,
 }
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime.specs.checks import parse_size
 from pytest_sandbox_runtime.specs.image import Host, Image
 from pytest_sandbox_runtime.specs.outcome import Outcome
-from pytest_sandbox_runtime.specs.sandbox import MIN_MEMORY, SPEC_FIELDS, Mount, SandboxSpec
+from pytest_sandbox_runtime.specs.sandbox import MIN_MEMORY, SPEC_FIELDS, Mount, SandboxSpec, Tmpfs
 
 if TYPE_CHECKING:
-    from pytest_sandbox_runtime.specs.bases import Archive, Base, Debian, Dockerfile, Pull, Scratch
+    from pytest_sandbox_runtime.specs.bases import Archive, Base, Debian, Dockerfile, Pull, Scratch, Unpacked
     from pytest_sandbox_runtime.specs.config_layers import (
         Author,
         Cmd,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "bases": ("Archive", "Base", "Debian", "Dockerfile", "Pull", "Scratch"),
+    "bases": ("Archive", "Base", "Debian", "Dockerfile", "Pull", "Scratch", "Unpacked"),
     "config_layers": (
         "Author",
         "Cmd",
@@ -106,7 +106,9 @@ __all__ = [
     "SecretMount",
     "Shell",
     "StopSignal",
+    "Tmpfs",
     "TmpfsMount",
+    "Unpacked",
     "User",
     "Volume",
     "Workdir",

@@ -90,8 +90,21 @@ class Debian:
                 raise SpecError(msg, hint='for example "20260101T000000Z"')
 
 
-Base = Union[Host, Scratch, Pull, Archive, Dockerfile, Debian]  # noqa: UP007  evaluated, on 3.10 too
-BASES = (Host, Scratch, Pull, Archive, Dockerfile, Debian)
+@dataclass(frozen=True)
+class Unpacked:
+    """What an engine has made of an image: the directories of its layers, the topmost first.
+
+    With ``on_disk`` what a sandbox writes is held there, though nobody asked for it to be kept.
+    """
+
+    kind: ClassVar[str] = "unpacked"
+    roots: tuple[str, ...]
+    label: str
+    on_disk: bool = False
+
+
+Base = Union[Host, Scratch, Pull, Archive, Dockerfile, Debian, Unpacked]  # noqa: UP007  evaluated, on 3.10 too
+BASES = (Host, Scratch, Pull, Archive, Dockerfile, Debian, Unpacked)
 
 
 def _check_image(image: Any, what: str) -> None:

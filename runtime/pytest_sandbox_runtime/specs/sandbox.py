@@ -29,8 +29,25 @@ class Mount:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "source", os.path.abspath(self.source))
-        if not os.path.isabs(self.target) or ".." in self.target.split("/"):
-            raise SpecError(f"mount target {self.target!r} is no absolute path without ..")
+        _check_target(self.target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tmpfs:
+    """An empty directory in memory; ``size`` in bytes or as "64M", None for half of the machine's memory."""
+
+    target: str
+    size: Any = None
+
+    def __post_init__(self) -> None:
+        _check_target(self.target)
+        if self.size is not None:
+            object.__setattr__(self, "size", parse_size(self.size))
+
+
+def _check_target(target: str) -> None:
+    if not os.path.isabs(target) or ".." in target.split("/"):
+        raise SpecError(f"mount target {target!r} is no absolute path without ..")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +60,7 @@ class SandboxSpec:
     image: Image = HOST
     network: str = "none"
     env: Any = ()
-    mounts: tuple[Mount, ...] = ()
+    mounts: tuple[Mount | Tmpfs, ...] = ()
     memory: Any = None
     cpus: float | None = None
     pids: int | None = None
@@ -85,8 +102,8 @@ class SandboxSpec:
         if self.workdir is not None and not os.path.isabs(self.workdir):
             raise SpecError(f"workdir={self.workdir!r} is not absolute")
         for mount in self.mounts:
-            if not isinstance(mount, Mount):
-                raise SpecError(f"mounts has {mount!r}, which is no Mount")
+            if not isinstance(mount, (Mount, Tmpfs)):
+                raise SpecError(f"mounts has {mount!r}, which is neither a Mount nor a Tmpfs")
 
     def with_env(self, **variables: str) -> Self:
         """Copy this spec with ``variables`` added."""

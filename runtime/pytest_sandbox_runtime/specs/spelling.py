@@ -6,7 +6,7 @@ from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import SpecError
-from pytest_sandbox_runtime.specs.bases import Archive, Debian, Dockerfile, Pull
+from pytest_sandbox_runtime.specs.bases import Archive, Debian, Dockerfile, Pull, Unpacked
 from pytest_sandbox_runtime.specs.config_layers import (
     Cmd,
     Entrypoint,
@@ -36,10 +36,13 @@ _Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 
 def spelled_image(image: Image) -> str:
     """Return the expression that makes ``image``."""
-    return f"Image.{_spelled(_base_call(image.base))}" + "".join(f".{_spelled_layer(layer)}" for layer in image.layers)
+    if isinstance(image.base, Unpacked):
+        return image.base.label
+    return f"Image.{_spelled(_base_call(image.base))}" + "".join(f".{spelled_layer(layer)}" for layer in image.layers)
 
 
-def _spelled_layer(layer: Layer) -> str:
+def spelled_layer(layer: Layer) -> str:
+    """Return the call that adds ``layer``."""
     spell = _CALLS.get(type(layer))
     if spell is not None:
         method, args, words = spell(layer)

@@ -40,6 +40,7 @@ class Init:
             "exec": self._exec,
             "signal": self._signal,
             "connect": self._connect,
+            "kill_all": self._kill_all,
         }
 
     def serve(self) -> int:
@@ -90,6 +91,17 @@ class Init:
                 os.kill(pid, number)
         except ProcessLookupError:
             pass
+
+    def _kill_all(self, fds: list[int]) -> None:
+        reply = socket.socket(fileno=os.dup(fds[0]))
+        try:
+            os.kill(-1, signal.SIGKILL)  # everybody but this process: kill(2)
+            while True:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+                self._reap()
+        except (ProcessLookupError, ChildProcessError):
+            _tell(reply, ("killed",))
+        reply.close()
 
     def _connect(self, family: int, kind: int, address: object, fds: list[int]) -> None:
         reply, wanted = socket.socket(fileno=os.dup(fds[0])), socket.socket(family, kind)

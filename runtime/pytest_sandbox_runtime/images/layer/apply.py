@@ -67,15 +67,16 @@ def apply_layer(
     user_namespace: bool = False,
     max_bytes: int = _LIMITS.max_bytes,
     max_ratio: int = _LIMITS.max_ratio,
+    name: str | None = None,
 ) -> AppliedLayer:
     """Write the layer in the tar ``source`` below the empty directory ``target``, as a lower one over ``lowers``.
 
     ``lowers`` are the layers below, the next one first; ``user_namespace`` is whether the overlay will be mounted with
-    userxattr. Raises ImageError, and then leaves what was written.
+    userxattr, ``name`` what errors call the source. Raises ImageError, and then leaves what was written.
     """
     digest = hashlib.sha256()
     with ExitStack() as undo:
-        archive = undo.enter_context(Archive(source, Limits(max_bytes, max_ratio), digest))
+        archive = undo.enter_context(Archive(source, Limits(max_bytes, max_ratio), digest, name))
         tree = undo.enter_context(LayerTree(target, lowers, user_namespace=user_namespace))
         tree.fill(archive)
         return AppliedLayer(f"sha256:{digest.hexdigest()}", archive.position, tree.stands_alone, tree.owners_lost)

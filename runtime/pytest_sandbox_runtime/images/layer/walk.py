@@ -38,7 +38,7 @@ from pytest_sandbox_runtime.lowers import (
 from pytest_sandbox_runtime.trees import Place, closing, open_directory, open_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from pytest_sandbox_runtime.images.attributes import Identities
 
@@ -83,13 +83,20 @@ class _Directory:
 class Walk:
     """One look at an upper directory, whose lower directories are ``lowers``, top first, or not known (None).
 
-    ``at`` is the path that it is at, for errors.
+    ``at`` is the path that it is at, for errors; the paths ``without`` are passed over.
     """
 
     def __init__(
-        self, lowers: Sequence[str] | None, epoch: int, identities: Identities, *, user_namespace: bool
+        self,
+        lowers: Sequence[str] | None,
+        epoch: int,
+        identities: Identities,
+        without: Collection[str],
+        *,
+        user_namespace: bool,
     ) -> None:
         self.at = b""
+        self._without = frozenset(map(os.fsencode, without))
         self._lowers = None if lowers is None else tuple(lowers)
         self._epoch = epoch
         self._identities = identities
@@ -171,7 +178,7 @@ class Walk:
         return _ROOT if below is None else before and before._replace(mtime=0)
 
     def _contents(self, directory: _Directory) -> Iterator[tuple[bytes, os.stat_result | None]]:
-        names = os.listdir(directory.fd)
+        names = [one for one in os.listdir(directory.fd) if directory.path_of(os.fsencode(one)) not in self._without]
         found = {name: os.stat(name, dir_fd=directory.fd, follow_symlinks=False) for name in names}
         marked = has_marked_whiteouts(directory.fd)
         gone = {name for name, status in found.items() if _is_whiteout(directory.fd, name, status, marked=marked)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.attributes import Identities
@@ -12,8 +12,7 @@ from pytest_sandbox_runtime.images.layer.header import END, FILE, encode, paddin
 from pytest_sandbox_runtime.images.layer.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from typing import IO
+    from collections.abc import Collection, Iterator, Sequence
 
     from pytest_sandbox_runtime.images.layer.walk import Member
 
@@ -25,6 +24,13 @@ _IMPOSSIBLE = "remove or rename it in the step that made it, and do not write to
 _UNREADABLE = "files of the sandbox's other users can be read in its user namespace only"
 
 
+class Writable(Protocol):
+    """What a layer is written to; it may take less than all."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append ``data``; returns how much of it."""
+
+
 class LayerDigest(NamedTuple):
     """What a layer's tar is called, "sha256:" and 64 digits, and its size in bytes."""
 
@@ -34,22 +40,24 @@ class LayerDigest(NamedTuple):
 
 def write_layer(
     upper: str,
-    stream: IO[bytes],
+    stream: Writable,
     *,
     lowers: Sequence[str] | None = None,
     epoch: int = SOURCE_DATE_EPOCH,
     user_namespace: bool = False,
     identities: Identities = _SAME,
+    without: Collection[str] = (),
 ) -> LayerDigest:
     """Write what changed in an overlay to ``stream``, so that what is seen alike before and after gives the same bytes.
 
     ``lowers`` are the overlay's lower directories, top first; () for a layer that nothing is below. With None the
     layer says all that is in ``upper``, changed or not. No mtime is later than ``epoch``. ``user_namespace`` is
-    whether the overlay was mounted with userxattr, ``identities`` how its ids look from here. Raises ImageError for
-    what cannot be read or cannot be in a layer, OSError where ``stream`` does not take it.
+    whether the overlay was mounted with userxattr, ``identities`` how its ids look from here; ``without`` names paths,
+    relative to the root, of which the layer says nothing. Raises ImageError for what cannot be read or cannot be in a
+    layer, OSError where ``stream`` does not take it.
     """
     tar = _Tar(stream)
-    walk = Walk(lowers, epoch, identities, user_namespace=user_namespace)
+    walk = Walk(lowers, epoch, identities, without, user_namespace=user_namespace)
     for block in _blocks(walk, upper):
         tar.write(block)
     tar.write(END)
@@ -59,7 +67,7 @@ def write_layer(
 class _Tar:
     """What is written, counted and digested."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Writable) -> None:
         self._stream = stream
         self.digest = hashlib.sha256()
         self.size = 0

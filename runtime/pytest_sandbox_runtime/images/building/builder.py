@@ -1,0 +1,175 @@
+"""PYTEST_DONT_REWRITE. The builder: layer after layer, each looked for in the cache, and made once by who is first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_sandbox_runtime.errors import BuildError, ImageError
+from pytest_sandbox_runtime.images.building.bases import base_of
+from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_of
+from pytest_sandbox_runtime.images.building.inputs import digest_of_inputs, others
+from pytest_sandbox_runtime.images.building.running import ran
+from pytest_sandbox_runtime.images.building.staged import stage
+from pytest_sandbox_runtime.images.building.telling import told
+from pytest_sandbox_runtime.images.config import author_of, steps
+from pytest_sandbox_runtime.images.mapped import worker
+from pytest_sandbox_runtime.images.places import remove_tree
+from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
+from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from pytest_sandbox_runtime.engine import Engine
+    from pytest_sandbox_runtime.images.building.chain import Chain
+    from pytest_sandbox_runtime.images.config import Step
+    from pytest_sandbox_runtime.images.manifest import Descriptor
+    from pytest_sandbox_runtime.specs import SandboxSpec
+
+_MOST_AT_ONCE = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a build a step is, as it is told."""
+
+    number: int
+    of: int
+    call: str
+
+    def __str__(self) -> str:
+        return f"step {self.number}/{self.of} {self.call}"
+
+
+class Builder:
+    """Builds for one engine, each image once; from several threads at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._store = engine.store
+        self._report = engine.settings.report
+        rebuild, run = engine.settings.rebuild, os.path.basename(engine.run_directory)
+        self._cache = Cache(self._store, run, rebuild=rebuild, report=self._report)
+        self._chains: dict[Image, Future[Chain]] = {}
+        self._lock = threading.Lock()
+        self._explain = engine.settings.explain
+
+    def resolved(self, spec: SandboxSpec) -> SandboxSpec:
+        """Return ``spec`` on its unpacked image, with what the image's configuration says where it says nothing."""
+        chain = self.chain(spec.image)
+        env = dict(pair.partition("=")[::2] for pair in chain.config.get("Env") or ())
+        return replace(
+            spec,
+            image=Image(Unpacked(chain.stack.roots, str(spec.image))),
+            env={**env, **dict(spec.env)},
+            user=spec.user if spec.user is not None else chain.config.get("User") or None,
+            workdir=spec.workdir or chain.config.get("WorkingDir") or None,
+        )
+
+    def build(self, image: Image) -> Descriptor:
+        """Return what points to the manifest of ``image``, made and stored; raises ImageError."""
+        chain = self.chain(image)
+        if chain.is_directory:
+            hint = "pack it: tar -C ROOT -cf root.tar ., and name the tar"
+            raise ImageError(f"{image} is a directory, of which no image can be made", hint=hint)
+        return chain.write(self._store)
+
+    def commit(self, image: Image, upper: str) -> Descriptor:
+        """Return what points to an image of ``image`` and what changed in a sandbox of it, its upper directory."""
+        chain = self.chain(image)
+        if chain.is_directory:
+            raise ImageError(f"{image} is a directory, on which no layer can be put", hint="pack it as a tar")
+        layer = self._store.write_layer(upper, chain.stack, OWN_FILES)
+        stack = self._store.unpack_layer(layer, layer.digest, chain.stack)
+        return chain.with_layer(layer, stack, "commit()", chain.config).write(self._store)
+
+    def chain(self, image: Image) -> Chain:
+        """Return the layers of ``image``, those that are missing made; raises ImageError."""
+        with self._lock:
+            future = self._chains.get(image)
+            is_mine = future is None
+            if future is None:
+                future = self._chains[image] = Future()
+        if is_mine:
+            try:
+                future.set_result(self._make(image))
+            except BaseException as error:
+                future.set_exception(error)
+        return future.result()
+
+    def _make(self, image: Image) -> Chain:
+        if isinstance(image.base, Dockerfile):
+            from pytest_sandbox_runtime.images.dockerfile import resolve
+
+            return self.chain(resolve(image, base_config=lambda base: self.chain(base).config))
+        with ThreadPoolExecutor(_MOST_AT_ONCE) as side:
+            for other in others(image.layers):
+                # Met again where it is used, and then whatever went wrong is told.
+                side.submit(self.chain, other)
+            chain = base_of(image.base, self._store, self._engine.images, self._report)
+            if image.layers and chain.is_directory:
+                raise ImageError(
+                    f"layers cannot be put on the directory {chain.stack.roots[0]}", hint="pack it as a tar"
+                )
+            made = steps(image.layers, chain.config)
+            for number, step in enumerate(made, 1):
+                chain = self._stack(chain, step, _Place(number, len(made), told(step.layer)))
+        return chain
+
+    def _stack(self, chain: Chain, step: Step, place: _Place) -> Chain:
+        if not step.changes_files:
+            chain = replace(chain, author=author_of(Image(layers=(step.layer,)), chain.author))
+            return chain.with_config(step.config, place.call)
+        parts = parts_of(chain, step, digest_of_inputs(step, self.chain))
+        key = key_from(step, parts)
+        layer = self._cache.find(key)
+        if layer is None:
+            with self._cache.alone(key, str(place)):
+                layer = self._cache.find(key) or self._make_layer(key, chain, step, parts, place)
+        stack = self._store.unpack_layer(layer, layer.digest, chain.stack)
+        return chain.with_layer(layer, stack, place.call, step.config)
+
+    def _make_layer(self, key: str, chain: Chain, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor:
+        why = f": {self._cache.reason(step, parts)}" if self._explain else ""
+        self._report(f"{place}{why}")
+        try:
+            with self._upper(chain, step) as upper:
+                layer = self._store.write_layer(upper, chain.stack, OWN_FILES if step.run is not None else ())
+        except BuildError as error:
+            raise self._failed(error, chain, place) from None
+        return self._cache.remember(key, step, parts, layer)
+
+    @contextlib.contextmanager
+    def _upper(self, chain: Chain, step: Step) -> Iterator[str]:
+        """Yield a directory with all that ``step`` changes, as an overlay's upper one."""
+        roots = chain.stack.roots
+        if step.run is not None:
+            image = Image(Unpacked(roots, "the image so far", on_disk=True))
+            with ran(self._engine, image, step, roots, self._roots_of) as upper:
+                yield upper
+            return
+        others = getattr(step.layer, "from_", None)
+        place = tempfile.mkdtemp(prefix="step-", dir=self._engine.run_directory)
+        try:
+            os.chmod(place, 0o755)
+            worker().call(stage, step, place, roots, () if others is None else self._roots_of(others))
+            yield place
+        finally:
+            remove_tree(place)
+
+    def _roots_of(self, image: Image) -> tuple[str, ...]:
+        return self.chain(image).stack.roots
+
+    def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
+        before = chain.write(self._store)
+        return BuildError(
+            f"{place} failed: {error.message}",
+            hint=f"look around in the state before it: pytest-sandbox shell --image {before.digest[7:19]}",
+        )

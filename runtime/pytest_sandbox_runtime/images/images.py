@@ -1,0 +1,288 @@
+"""PYTEST_DONT_REWRITE. The images of a store, as a person deals with them: by name, or by the begin of an id."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.layout import canonical_name
+from pytest_sandbox_runtime.images.reference import Reference
+from pytest_sandbox_runtime.images.stack import EMPTY, Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pytest_sandbox_runtime.images.building.builder import Builder
+    from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
+    from pytest_sandbox_runtime.images.platforms import Platform
+    from pytest_sandbox_runtime.images.pruning import Pruned, Usage
+    from pytest_sandbox_runtime.images.store import Store
+    from pytest_sandbox_runtime.specs import Image
+
+_ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
+
+
+@dataclass(frozen=True)
+class BuiltImage:
+    """An image that is in the store; ``reference`` is its name, None where it has none."""
+
+    descriptor: Descriptor
+    reference: Reference | None = None
+
+    @property
+    def digest(self) -> str:
+        """The digest of its manifest."""
+        return self.descriptor.digest
+
+    def __str__(self) -> str:
+        return self.reference.familiar if self.reference else self.digest
+
+
+@dataclass(frozen=True)
+class ImageSummary:
+    """A line of the list of images; ``id`` is the config's digest, as Docker has it, ``size`` that of the layers."""
+
+    reference: Reference | None
+    digest: str
+    id: str
+    created: str
+    size: int
+
+
+@dataclass(frozen=True)
+class LayerDetails:
+    """A layer of an image; ``unpacked`` is the directory with its files, None where it was not unpacked yet."""
+
+    digest: str
+    diff_id: str
+    media_type: str
+    size: int
+    unpacked: str | None
+
+
+@dataclass(frozen=True)
+class ImageDetails:
+    """All that is known of an image; layers are the lowest first."""
+
+    references: tuple[Reference, ...]
+    digest: str
+    id: str
+    size: int
+    config: ImageConfig
+    layers: tuple[LayerDetails, ...]
+
+
+@dataclass(frozen=True)
+class HistoryStep:
+    """How a part of an image came to be, the last first; ``size`` is 0 where it changed only the config."""
+
+    id: str | None
+    created: str
+    created_by: str
+    size: int
+    comment: str
+
+
+class Images:
+    """The images in ``store``. One is named by a reference, by an id or digest or the begin of one, or by itself."""
+
+    def __init__(self, store: Store, builder: Callable[[], Builder] | None = None) -> None:
+        self._store = store
+        self._builder = builder
+        self._layout = store.images
+
+    def __repr__(self) -> str:
+        return f"Images({self._store!r})"
+
+    def build(self, image: Image, *, tag: str | None = None) -> BuiltImage:
+        """Make what is missing of ``image``, and store it, under the name ``tag`` where one is given."""
+        if self._builder is None:
+            raise ImageError("nothing is built without an engine", hint="use the images of Engine.open()")
+        built = BuiltImage(self._builder().build(image))
+        return built if tag is None else self.tag(built, tag)
+
+    def load(self, path: str, *, platform: Platform | None = None) -> list[BuiltImage]:
+        """Store the images in an archive (OCI's, Docker's, or a root file system's tar) or a layout's directory."""
+        from pytest_sandbox_runtime.images.archive import load
+
+        loaded = load(self._store, path, platform=platform)
+        return [BuiltImage(descriptor, reference) for reference, descriptor in loaded]
+
+    def save(
+        self,
+        image: BuiltImage | str | Sequence[BuiltImage | str],
+        target: str | IO[bytes],
+        *,
+        format: str = "oci",  # noqa: A002 - the word of docker and podman
+        compression: str = "none",
+    ) -> None:
+        """Write one image, or several, into the archive ``target``; ``format`` docker is what ``docker load`` reads."""
+        from pytest_sandbox_runtime.images.export import save
+
+        images = [image] if isinstance(image, (str, BuiltImage)) else image
+        found = [self.get(one) for one in images]
+        pairs = [(one.reference, one.descriptor) for one in found]
+        save(self._layout, pairs, target, format=format, compression=compression)
+
+    def get(self, image: BuiltImage | str) -> BuiltImage:
+        """Return the image that is meant, which stays until the store is closed; raises ImageError where none is."""
+        found = image if isinstance(image, BuiltImage) else self._find(image)
+        if not self._layout.has(found.digest, found.descriptor.size, self._store.lease):
+            raise ImageError(f"the store has no image {found}", hint="pytest-sandbox images lists those that it has")
+        return found
+
+    def list(self) -> tuple[ImageSummary, ...]:
+        """Return all images, by name, those that lost theirs last."""
+        found = [self._summary(one) for one in self._layout.index().manifests]
+        return tuple(
+            sorted(filter(None, found), key=lambda one: (one.reference is None, str(one.reference), one.digest))
+        )
+
+    def tag(self, image: BuiltImage | str, reference: str) -> BuiltImage:
+        """Give the image one more name; who had that name loses it."""
+        descriptor = self.get(image).descriptor
+        name = Reference.parse(reference).with_default_tag()
+        if name.digest:
+            raise ImageError(
+                f"{reference} has a digest, which nobody can give to an image", hint="leave the digest out"
+            )
+        self._layout.tag(name, descriptor, self._store.lease)
+        return BuiltImage(descriptor.bare(), name)
+
+    def remove(self, image: BuiltImage | str) -> tuple[str, ...]:
+        """Take its name from an image, and with its last name remove it; by id, all its names. Returns what went."""
+        from pytest_sandbox_runtime.images.pruning import collect
+
+        found = self._find(image) if isinstance(image, str) else image
+        gone: list[str] = []
+
+        def is_kept(one: Descriptor) -> bool:
+            name = canonical_name(one)
+            is_it = name == found.reference.canonical if found.reference else one.digest == found.digest
+            if is_it:
+                gone.append(name or one.digest)
+            return not is_it
+
+        self._layout.change(lambda there: [one for one in there if is_kept(one)])
+        collect(self._store)
+        return tuple(gone)
+
+    def prune(self, *, older_than: float | None = None, max_bytes: int | None = None, tagged: bool = False) -> Pruned:
+        """Remove what is not needed and not in use; see ``pruning.prune``."""
+        from pytest_sandbox_runtime.images.pruning import prune
+
+        return prune(self._store, older_than=older_than, max_bytes=max_bytes, tagged=tagged)
+
+    def disk_usage(self) -> Usage:
+        """Return what the store takes on disk."""
+        from pytest_sandbox_runtime.images.pruning import disk_usage
+
+        return disk_usage(self._store)
+
+    def inspect(self, image: BuiltImage | str) -> ImageDetails:
+        """Return all that is known of an image."""
+        descriptor, manifest, config = self._parts(image)
+        names = [one for one in self._layout.index().manifests if one.digest == descriptor.digest]
+        layers = []
+        stack: Stack | None = EMPTY
+        for one, diff_id in self._layout.layers_of(manifest):
+            stack = self._store.find_layer(diff_id, stack) if stack else None
+            place = stack.roots[0] if stack else None
+            layers.append(LayerDetails(one.digest, diff_id, one.media_type, one.size, place))
+        references = tuple(sorted(filter(None, map(_reference_of, names)), key=str))
+        size = sum(one.size for one in layers)
+        return ImageDetails(references, descriptor.digest, manifest.config.digest, size, config, tuple(layers))
+
+    def history(self, image: BuiltImage | str) -> tuple[HistoryStep, ...]:
+        """Return how the image came to be, the last step first."""
+        _, manifest, config = self._parts(image)
+        sizes = iter(manifest.layers)
+        steps = []
+        for number, step in enumerate(config.history, 1):
+            size = 0 if step.empty_layer else getattr(next(sizes, None), "size", 0)
+            is_last = number == len(config.history)
+            steps.append(
+                HistoryStep(
+                    manifest.config.digest if is_last else None, step.created, step.created_by, size, step.comment
+                )
+            )
+        return tuple(reversed(steps))
+
+    def roots_of(self, image: BuiltImage | str) -> tuple[str, ...]:
+        """Return the directories of the image's layers, the topmost first, unpacked where they are not yet."""
+        return self._store.roots_of(self._parts(image)[1])
+
+    def _parts(self, image: BuiltImage | str) -> tuple[Descriptor, Manifest, ImageConfig]:
+        descriptor, manifest = self._layout.manifest_of(self.get(image).descriptor)
+        return descriptor, manifest, self._layout.config_of(manifest)
+
+    def _find(self, text: str) -> BuiltImage:
+        by_id = _ID.fullmatch(text)
+        reference = None if by_id and len(by_id[1]) == 64 else _parsed(text)
+        if reference is not None:
+            descriptor = self._layout.resolve(reference)
+            if descriptor is not None:
+                return BuiltImage(descriptor.bare(), reference.with_default_tag() if not reference.digest else None)
+        found = self._by_id(by_id[1]) if by_id else {}
+        if len(found) > 1:
+            raise ImageError(f"{text} is the begin of {len(found)} ids", hint="write more of it")
+        if not found:
+            name = reference.familiar if reference else text
+            raise ImageError(f"the store has no image {name}", hint="pytest-sandbox images lists those that it has")
+        return BuiltImage(found.popitem()[1].bare())
+
+    def _by_id(self, begin: str) -> dict[str, Descriptor]:
+        found = {}
+        for one in self._layout.index().manifests:
+            ids = (one.digest, getattr(self._summary(one), "id", ""))
+            if any(digest[len("sha256:") :].startswith(begin) for digest in ids):
+                found[one.digest] = one
+        return found
+
+    def _summary(self, one: Descriptor) -> ImageSummary | None:
+        try:
+            _, manifest = self._layout.manifest_of(one)
+            config = self._layout.config_of(manifest)
+        except ImageError:
+            return None  # what another tool has put there, or took away
+        size = sum(layer.size for layer in manifest.layers)
+        return ImageSummary(_reference_of(one), one.digest, manifest.config.digest, config.created, size)
+
+
+def _parsed(text: str) -> Reference | None:
+    try:
+        return Reference.parse(text)
+    except ImageError:
+        if _ID.fullmatch(text):
+            return None
+        raise
+
+
+def _reference_of(descriptor: Descriptor) -> Reference | None:
+    try:
+        return Reference.parse(descriptor.name) if descriptor.name else None
+    except ImageError:
+        return None
+
+
+def as_docker_json(details: ImageDetails) -> dict[str, Any]:
+    """Return ``details`` in the words of ``docker image inspect``."""
+    repositories = sorted({one.familiar_name for one in details.references})
+    platform = details.config.platform
+    return {
+        "Id": details.id,
+        "RepoTags": [one.familiar for one in details.references],
+        "RepoDigests": [f"{name}@{details.digest}" for name in repositories],
+        "Digest": details.digest,
+        "Created": details.config.created,
+        "Author": details.config.author,
+        "Architecture": platform.architecture,
+        **({"Variant": platform.variant} if platform.variant else {}),
+        "Os": platform.os,
+        "Size": details.size,
+        "Config": details.config.config,
+        "RootFS": {"Type": "layers", "Layers": list(details.config.diff_ids)},
+        "Layers": [{"Digest": one.digest, "MediaType": one.media_type, "Size": one.size} for one in details.layers],
+    }
