@@ -29,7 +29,6 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
-from pytest_sandbox_runtime.kept import Kept, record
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import Mount
@@ -318,6 +317,8 @@ class Engine:
         if not self.settings.on_disk:
             msg = "what this sandbox has written is in memory, and cannot be kept"
             raise UnsupportedError(msg, hint="set on_disk in the engine's settings")
+        from pytest_sandbox_runtime.kept import Kept, record
+
         kept = Kept(
             path=kept_path(self._run, name),
             about=about,
