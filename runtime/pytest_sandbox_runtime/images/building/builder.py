@@ -16,10 +16,10 @@ from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_
 from pytest_sandbox_runtime.images.building.inputs import digest_of_inputs, others
 from pytest_sandbox_runtime.images.building.running import ran
 from pytest_sandbox_runtime.images.building.staged import stage
-from pytest_sandbox_runtime.images.building.telling import told
+from pytest_sandbox_runtime.images.building.telling import teller, told
 from pytest_sandbox_runtime.images.config import author_of, steps
 from pytest_sandbox_runtime.images.mapped import worker
-from pytest_sandbox_runtime.images.places import remove_tree
+from pytest_sandbox_runtime.images.places import command_on, remove_tree
 from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import SandboxSpec
 
 _MOST_AT_ONCE = os.cpu_count() or 1
+# As many digits of an id as Docker shows.
+_SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Builder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._store = engine.store
-        self._report = engine.settings.report
+        self._telling = teller(engine.settings)
         rebuild, run = engine.settings.rebuild, os.path.basename(engine.run_directory)
-        self._cache = Cache(self._store, run, rebuild=rebuild, report=self._report)
+        self._cache = Cache(self._store, run, rebuild=rebuild, telling=self._telling)
         self._chains: dict[Image, Future[Chain]] = {}
         self._lock = threading.Lock()
         self._explain = engine.settings.explain
@@ -113,7 +115,7 @@ class Builder:
             for other in others(image.layers):
                 # Met again where it is used, and then whatever went wrong is told.
                 side.submit(self.chain, other)
-            chain = base_of(image.base, self._store, self._engine.images, self._report)
+            chain = base_of(image.base, self._store, self._engine.images, self._telling)
             if image.layers and chain.is_directory:
                 raise ImageError(
                     f"layers cannot be put on the directory {chain.stack.roots[0]}", hint="pack it as a tar"
@@ -138,9 +140,8 @@ class Builder:
 
     def _make_layer(self, key: str, chain: Chain, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor:
         why = f": {self._cache.reason(step, parts)}" if self._explain else ""
-        self._report(f"{place}{why}")
         try:
-            with self._upper(chain, step) as upper:
+            with self._telling(f"{place}{why}"), self._upper(chain, step) as upper:
                 layer = self._store.write_layer(upper, chain.stack, OWN_FILES if step.run is not None else ())
         except BuildError as error:
             raise self._failed(error, chain, place) from None
@@ -168,8 +169,9 @@ class Builder:
         return self.chain(image).stack.roots
 
     def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
-        before = chain.write(self._store)
-        return BuildError(
-            f"{place} failed: {error.message}",
-            hint=f"look around in the state before it: pytest-sandbox shell --image {before.digest[7:19]}",
+        before = chain.write(self._store).digest.partition(":")[2][:_SHORT]
+        hint = (
+            error.hint
+            or f"look around in the state before it: {command_on(self._store.path, f'shell --image {before}')}"
         )
+        return BuildError(f"{place} failed: {error.message}", hint=hint)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,28 @@ from pytest_sandbox_runtime.specs import Copy, Pip, Run
 from pytest_sandbox_runtime.specs.spelling import spelled_layer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_sandbox_runtime.engine import EngineSettings
     from pytest_sandbox_runtime.specs import Layer
+
+    Telling = Callable[[str], AbstractContextManager[None]]
+
+
+def teller(settings: EngineSettings) -> Telling:
+    """Return what tells whoever watches a line when its work begins, and the line again when it has ended."""
+
+    @contextlib.contextmanager
+    def telling(line: str) -> Iterator[None]:
+        settings.report(line)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            settings.done(line, time.monotonic() - began)
+
+    return telling
 
 
 def told(layer: Layer) -> str:
