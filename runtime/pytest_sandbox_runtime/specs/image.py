@@ -135,15 +135,19 @@ class Image:
         target: str | None = None,
         args: Mapping[str, str] | None = None,
         contexts: Mapping[str, Image] | None = None,
+        *,
+        context: Path | None = None,
     ) -> Self:
         """Return what the Dockerfile ``path``, or the one in the folder ``path``, says, up to the stage ``target``.
 
-        ``args`` are values for its ARG instructions, and ``contexts`` images for the names in FROM and --from.
+        ``args`` are values for its ARG instructions, and ``contexts`` images for the names in FROM and --from. Files
+        are copied from the folder ``context``, by default the one that holds the Dockerfile.
         """
         from pytest_sandbox_runtime.specs.bases import Dockerfile
 
         pairs = tuple(sorted((args or {}).items()))
-        return cls(Dockerfile(os.fspath(path), target, pairs, tuple(sorted((contexts or {}).items(), key=_first))))
+        images = tuple(sorted((contexts or {}).items(), key=_first))
+        return cls(Dockerfile(os.fspath(path), target, pairs, images, None if context is None else os.fspath(context)))
 
     @classmethod
     def debian(cls, suite: str, packages: Sequence[str] = (), snapshot: str | None = None) -> Self:

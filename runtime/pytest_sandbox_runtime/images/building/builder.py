@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime.errors import BuildError, ImageError
 from pytest_sandbox_runtime.images.building.bases import base_of
 from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_of
+from pytest_sandbox_runtime.images.building.telling import teller
+from pytest_sandbox_runtime.images.places import command_on, remove_tree
 from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import Layer, SandboxSpec
 
 _MOST_AT_ONCE = os.cpu_count() or 1
+# As many digits of an id as Docker shows.
+_SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,9 @@ class Builder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._store = engine.store
-        self._report = engine.settings.report
+        self._telling = teller(engine.settings)
         rebuild, run = engine.settings.rebuild, os.path.basename(engine.run_directory)
-        self._cache = Cache(self._store, run, rebuild=rebuild, report=self._report)
+        self._cache = Cache(self._store, run, rebuild=rebuild, telling=self._telling)
         self._chains: dict[Image, Future[Chain]] = {}
         self._lock = threading.Lock()
         self._explain = engine.settings.explain
@@ -105,7 +109,7 @@ class Builder:
 
             return self.chain(resolve(image, base_config=lambda base: self.chain(base).config))
         if not image.layers:
-            return base_of(image.base, self._store, self._engine.images, self._report)
+            return base_of(image.base, self._store, self._engine.images, self._telling)
         from concurrent.futures import ThreadPoolExecutor
 
         from pytest_sandbox_runtime.images.building.inputs import others
@@ -114,7 +118,7 @@ class Builder:
             for other in others(image.layers):
                 # Met again where it is used, and then whatever went wrong is told.
                 side.submit(self.chain, other)
-            return self._with_layers(base_of(image.base, self._store, self._engine.images, self._report), image.layers)
+            return self._with_layers(base_of(image.base, self._store, self._engine.images, self._telling), image.layers)
 
     def _with_layers(self, chain: Chain, layers: tuple[Layer, ...]) -> Chain:
         from pytest_sandbox_runtime.images.building.telling import told
@@ -145,9 +149,8 @@ class Builder:
 
     def _make_layer(self, key: str, chain: Chain, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor:
         why = f": {self._cache.reason(step, parts)}" if self._explain else ""
-        self._report(f"{place}{why}")
         try:
-            with self._upper(chain, step) as upper:
+            with self._telling(f"{place}{why}"), self._upper(chain, step) as upper:
                 layer = self._store.write_layer(upper, chain.stack, OWN_FILES if step.run is not None else ())
         except BuildError as error:
             raise self._failed(error, chain, place) from None
@@ -173,7 +176,6 @@ class Builder:
 
         from pytest_sandbox_runtime.images.building.staged import stage
         from pytest_sandbox_runtime.images.mapped import worker
-        from pytest_sandbox_runtime.images.places import remove_tree
 
         others = getattr(step.layer, "from_", None)
         place = mkdtemp(prefix="step-", dir=self._engine.run_directory)
@@ -188,8 +190,9 @@ class Builder:
         return self.chain(image).stack.roots
 
     def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
-        before = chain.write(self._store)
-        return BuildError(
-            f"{place} failed: {error.message}",
-            hint=f"look around in the state before it: pytest-sandbox shell --image {before.digest[7:19]}",
+        before = chain.write(self._store).digest.partition(":")[2][:_SHORT]
+        hint = (
+            error.hint
+            or f"look around in the state before it: {command_on(self._store.path, f'shell --image {before}')}"
         )
+        return BuildError(f"{place} failed: {error.message}", hint=hint)

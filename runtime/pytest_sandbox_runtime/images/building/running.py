@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import BuildError, ImageError
+from pytest_sandbox_runtime.errors import BuildError, CommandError, CommandNotFoundError, ImageError
 from pytest_sandbox_runtime.images.building.staged import copied
 from pytest_sandbox_runtime.images.mapped import worker
 from pytest_sandbox_runtime.images.places import remove_tree
@@ -63,9 +63,13 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
 
 
 def _run(sandbox: Sandbox, step: Step, more: dict[str, str]) -> None:
-    outcome = sandbox.run(
-        list(step.argv), env={**step.environment, **more}, workdir=step.workdir, user=step.user or None, text=True
-    )
+    argv, env = list(step.argv), {**step.environment, **more}
+    try:
+        outcome = sandbox.run(argv, env=env, workdir=step.workdir, user=step.user or None, text=True)
+    except (CommandError, CommandNotFoundError) as error:
+        lacks_shell = isinstance(error, CommandNotFoundError) and argv[: len(step.shell)] == list(step.shell)
+        hint = "start from an image that has this shell, or give the command as a list" if lacks_shell else error.hint
+        raise BuildError(error.message, hint=hint) from error
     if outcome.returncode != 0:
         raise BuildError(f"{outcome}\n{outcome.tail(_LINES)}".rstrip())
 

@@ -39,10 +39,12 @@ def read(
     args: Mapping[str, str] | None = None,
     contexts: Mapping[str, Image] | None = None,
     *,
+    context: str | None = None,
     base_config: ConfigOf = config_of,
 ) -> Image:
     """Return the stage ``target``, or the last one, of the Dockerfile ``path``, or of the one in the folder ``path``.
 
+    Files are copied from the folder ``context``, by default the one that holds the Dockerfile.
     ``base_config`` returns the configuration of an image that a stage starts from: its variables are used in the
     Dockerfile, and its OnBuild is carried out. Without it, that of pulled images is taken to be empty.
     Raises DockerfileError.
@@ -53,10 +55,10 @@ def read(
             text = opened.read()
     except OSError as error:
         raise DockerfileError(f"it cannot be read: {error.strerror}", path=file) from error
-    directory = os.path.dirname(os.path.abspath(file))
+    directory = os.path.abspath(context or os.path.dirname(os.path.abspath(file)))
     ignored = (f"{os.path.abspath(file)}.dockerignore", os.path.join(directory, ".dockerignore"))
-    context = Context(directory=directory, ignore_files=ignored)
-    return read_text(text, file, target, args, contexts, context=context, base_config=base_config)
+    where = Context(directory=directory, ignore_files=ignored)
+    return read_text(text, file, target, args, contexts, context=where, base_config=base_config)
 
 
 def read_text(
@@ -80,7 +82,8 @@ def resolve(image: Image, *, base_config: ConfigOf = config_of) -> Image:
     """Return ``image`` with its Dockerfile, if it starts from one, read; raises DockerfileError."""
     while isinstance(image.base, Dockerfile):
         base = image.base
-        below = read(base.path, base.target, dict(base.args), dict(base.contexts), base_config=base_config)
+        words = (base.path, base.target, dict(base.args), dict(base.contexts))
+        below = read(*words, context=base.context, base_config=base_config)
         image = Image(below.base, (*_inherited(below.layers, image.layers), *image.layers))
     return image
 
