@@ -70,3 +70,40 @@ def test_a_needed_secret_that_nobody_gave_is_named(bench: Bench, base: Image, tm
 def test_a_secret_that_need_not_be_there_is_left_out(bench: Bench, base: Image, tmp_path: Path) -> None:
     step = "RUN --mount=type=secret,id=token ls -A /run > /seen"
     assert bench.printed(dockerfile(tmp_path, base, step), "cat /seen") == ""
+
+
+# Requirements
+
+
+@pytest.fixture
+def with_pip(base: Image) -> Image:
+    """An image whose python3 shows what pip would be called with."""
+    script = "#!/bin/sh\nfind /tmp/requirements -type f > /seen; cd /tmp/requirements; cat * >> /seen\n"
+    return base.file("/bin/python3", script, chmod=0o755)
+
+
+def test_of_a_requirements_folder_only_what_is_named_counts(
+    open_bench: Callable[..., Bench], with_pip: Image, tmp_path: Path
+) -> None:
+    (tmp_path / "requirements.txt").write_text("-c pins.txt\none\n")
+    (tmp_path / "pins.txt").write_text("one==1\n")
+    (tmp_path / "other").write_text("before")
+    image = with_pip.pip(requirements=tmp_path / "requirements.txt")
+    bench = open_bench()
+    seen = bench.printed(image, "cat /seen; test -e /tmp/requirements || echo gone").split("\n")
+    assert sorted(seen[:2]) == ["/tmp/requirements/pins.txt", "/tmp/requirements/requirements.txt"]
+    assert seen[2:] == ["one==1", "-c pins.txt", "one", "gone", ""]
+    (tmp_path / "other").write_text("after")
+    (tmp_path / "more").write_text("new")
+    again = open_bench()
+    again.digest(image)
+    assert again.said == [], "a file beside it is no part of the key"
+    (tmp_path / "pins.txt").write_text("one==2\n")
+    changed = open_bench()
+    assert "one==2" in changed.printed(image, "cat /seen")
+
+
+def test_a_requirements_file_that_is_not_there_is_named(bench: Bench, with_pip: Image, tmp_path: Path) -> None:
+    (tmp_path / "requirements.txt").write_text("-r base.txt")
+    with pytest.raises(ImageError, match=f"there is no base.txt in the context {tmp_path}"):
+        bench.digest(with_pip.pip(requirements=tmp_path / "requirements.txt"))
