@@ -81,7 +81,8 @@ class ThinLayer:
     def copy(self, source: str, name: str) -> None:
         """Make ``name`` a copy of all that can be read of the directory ``source``: the caller's from then on."""
         target = os.path.join(self.path, name)
-        os.mkdir(target, 0o755)
+        os.mkdir(target)
+        os.chmod(target, 0o755)
         with os.scandir(source) as entries:
             for entry in entries:
                 with suppress(OSError):
@@ -107,7 +108,8 @@ class ThinLayer:
             above = os.path.join(self.path, *parts[:count])
             if os.path.isdir(above):
                 continue
-            os.mkdir(above, 0o755)
+            os.mkdir(above)
+            os.chmod(above, 0o755)  # whatever the umask
             self._look_like_below("/".join(parts[:count]), None)
 
     def _look_like_below(self, name: str, mode: int | None) -> None:

@@ -28,6 +28,7 @@ def main() -> int:
     """Launch the supervisor and return its exit status."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     lock, run, ids, place = int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
+    os.umask(0o022)  # the caller's has no say in a sandbox
     for fd in (channel.fileno(), lock):
         os.set_inheritable(fd, False)
     try:

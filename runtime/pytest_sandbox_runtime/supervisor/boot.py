@@ -89,7 +89,9 @@ def _boot(job: dict[str, Any], namespaces: int, directory: Directory, group: Any
         carry_out(step)
     # A user namespace begins with every capability in its bounding set; else that is the supervisor's, cut already.
     is_as_made = job["identity"] == (0, 0)
-    if not is_as_made:
+    if is_as_made:
+        _leave_groups()
+    else:
         # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
         doing[0] = "take the user's identity"
         _identify(*job["identity"])
@@ -104,6 +106,14 @@ def _leave(namespaces: int) -> None:
         clocks = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
         offsets = "".join(f"{name} -{int(time.clock_gettime(clock))} 0\n" for name, clock in clocks)
         _write("/proc/self/timens_offsets", offsets.encode())
+
+
+def _leave_groups() -> None:
+    """Be in none of the caller's supplementary groups, which root of an image is in nowhere else."""
+    try:  # noqa: SIM105  contextlib is not needed here otherwise
+        os.setgroups([])
+    except PermissionError:
+        pass  # with one mapped id they stay: user_namespaces(7)
 
 
 def _identify(uid: int, gid: int) -> None:
