@@ -21,10 +21,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH, Identities, apply_layer, write_layer
+from pytest_sandbox_runtime.images.layer import Identities, apply_layer, write_layer
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
+from pytest_sandbox_runtime.specs import SOURCE_DATE_EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_sandbox_runtime.errors import ImageError
-from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH, Identities, apply_layer, write_layer
+from pytest_sandbox_runtime.images.layer import Identities, apply_layer, write_layer
 from pytest_sandbox_runtime.images.layer.header import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -31,6 +31,7 @@ from pytest_sandbox_runtime.images.layer.header import (
     Entry,
     encode,
 )
+from pytest_sandbox_runtime.specs import SOURCE_DATE_EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -30,6 +30,7 @@ from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.roots import check_root, opened
 from pytest_sandbox_runtime.images.sources import Directory, Source, Tar, read_small
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
+from pytest_sandbox_runtime.specs.epoch import CREATED
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.leases import Lease
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
     Loaded = list[tuple[Reference | None, Descriptor]]
 
-_EPOCH = "1970-01-01T00:00:00Z"
 _KINDS = "what is loaded: an OCI archive or layout, a Docker archive, or the tar of a root file system"
 _DEPTH = 4
 
@@ -112,9 +112,9 @@ class _Reading:
 
     def _from_root(self, layer: Descriptor) -> Descriptor:
         check_root(self._unpack(layer, layer.digest, EMPTY).roots[0], self.path)
-        history = History(created=_EPOCH, created_by="pytest-sandbox load", comment="a root file system")
+        history = History(created=CREATED, created_by="pytest-sandbox load", comment="a root file system")
         config = ImageConfig(
-            platform=self.platform or Platform.host(), created=_EPOCH, diff_ids=(layer.digest,), history=(history,)
+            platform=self.platform or Platform.host(), created=CREATED, diff_ids=(layer.digest,), history=(history,)
         )
         return self.store.images.add_image(config.to_bytes(), (layer,), self.lease)
 

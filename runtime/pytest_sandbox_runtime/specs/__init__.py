@@ -30,9 +30,10 @@ if TYPE_CHECKING:
         Workdir,
     )
     from pytest_sandbox_runtime.specs.context import Context
+    from pytest_sandbox_runtime.specs.epoch import SOURCE_DATE_EPOCH
     from pytest_sandbox_runtime.specs.file_layers import Copy, Download, File, Run
     from pytest_sandbox_runtime.specs.layers import ConfigLayer, FileLayer, Layer
-    from pytest_sandbox_runtime.specs.packages import SOURCE_DATE_EPOCH, Apk, Apt, Pip
+    from pytest_sandbox_runtime.specs.packages import Apk, Apt, Pip
     from pytest_sandbox_runtime.specs.run_mounts import (
         BindMount,
         CacheMount,
@@ -60,9 +61,10 @@ _HOMES = {
         "Workdir",
     ),
     "context": ("Context",),
+    "epoch": ("SOURCE_DATE_EPOCH",),
     "file_layers": ("Copy", "Download", "File", "Run"),
     "layers": ("ConfigLayer", "FileLayer", "Layer"),
-    "packages": ("SOURCE_DATE_EPOCH", "Apk", "Apt", "Pip"),
+    "packages": ("Apk", "Apt", "Pip"),
     "run_mounts": ("BindMount", "CacheMount", "FileMount", "RunMount", "SecretMount", "TmpfsMount"),
 }
 __all__ = [

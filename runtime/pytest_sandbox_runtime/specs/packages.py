@@ -13,12 +13,11 @@ from pytest_sandbox_runtime.errors import SpecError
 from pytest_sandbox_runtime.specs.bases import PLACE
 from pytest_sandbox_runtime.specs.checks import check_packages
 from pytest_sandbox_runtime.specs.context import Context
+from pytest_sandbox_runtime.specs.epoch import SOURCE_DATE_EPOCH
 from pytest_sandbox_runtime.specs.file_layers import Run
 from pytest_sandbox_runtime.specs.requirements import files_of
 from pytest_sandbox_runtime.specs.run_mounts import BindMount, CacheMount, TmpfsMount
 
-# 2024-01-01: late enough for zip, which knows no year before 1980, and for anything that is installed with a date.
-SOURCE_DATE_EPOCH = 1704067200
 _SHELL = ("/bin/sh", "-euc")
 # With the epoch py_compile(1) and useradd(8) write no times; with the seed sets are written in one order.
 _STABLE = (("LC_ALL", "C.UTF-8"), ("PYTHONHASHSEED", "0"), ("SOURCE_DATE_EPOCH", str(SOURCE_DATE_EPOCH)))

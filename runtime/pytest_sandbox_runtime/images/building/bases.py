@@ -88,7 +88,7 @@ def _debian(base: Debian, store: Store, telling: Telling) -> Descriptor:
 
 
 def _mmdebstrap(base: Debian, tar: str) -> None:
-    from pytest_sandbox_runtime.images.layer import SOURCE_DATE_EPOCH
+    from pytest_sandbox_runtime.specs.epoch import SOURCE_DATE_EPOCH
 
     include = [f"--include={','.join(base.packages)}"] if base.packages else []
     mirror = f"{_SNAPSHOT}/{base.snapshot}" if base.snapshot else _DEBIAN

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 from pytest_sandbox_runtime.images.manifest import History, ImageConfig
 from pytest_sandbox_runtime.images.platforms import Platform
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
+from pytest_sandbox_runtime.specs.epoch import CREATED
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.manifest import Descriptor
     from pytest_sandbox_runtime.images.store import Store
-
-# What images say of when they were made: always the same.
-CREATED = "2024-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,6 @@
 
 from pytest_sandbox_runtime.images.attributes import Identities
 from pytest_sandbox_runtime.images.layer.apply import AppliedLayer, apply_layer
-from pytest_sandbox_runtime.images.layer.write import SOURCE_DATE_EPOCH, LayerDigest, write_layer
+from pytest_sandbox_runtime.images.layer.write import LayerDigest, write_layer
 
-__all__ = ["SOURCE_DATE_EPOCH", "AppliedLayer", "Identities", "LayerDigest", "apply_layer", "write_layer"]
+__all__ = ["AppliedLayer", "Identities", "LayerDigest", "apply_layer", "write_layer"]

@@ -10,14 +10,13 @@ from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.attributes import Identities
 from pytest_sandbox_runtime.images.layer.header import END, FILE, encode, padding
 from pytest_sandbox_runtime.images.layer.walk import Walk
+from pytest_sandbox_runtime.specs.epoch import SOURCE_DATE_EPOCH
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from pytest_sandbox_runtime.images.layer.walk import Member
 
-# 1980-01-01: zip files, and so wheels, can say nothing earlier.
-SOURCE_DATE_EPOCH = 315_532_800
 _CHUNK = 1 << 20
 _SAME = Identities()
 _IMPOSSIBLE = "remove or rename it in the step that made it, and do not write to it meanwhile"
