@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import pickle
 import shutil
+import signal
 import tarfile
+import traceback
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_sandbox_runtime import Engine, EngineSettings, Image, SandboxSpec
+from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.images.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 TOOLS = (
     "sh",
@@ -33,7 +41,10 @@ TOOLS = (
     "mv",
     "env",
     "date",
-    "kill",
+    "sort",
+    "hostname",
+    "chmod",
+    "chown",
 )
 
 
@@ -96,3 +107,62 @@ def open_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
 @pytest.fixture
 def bench(open_bench: Callable[..., Bench]) -> Bench:
     return open_bench()
+
+
+class Aside:
+    """A fork of this process that does something beside it, and then says what it returned."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        told, tell = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 on, with threads: the child has none of them
+            self.pid = os.fork()
+        if self.pid == 0:
+            os.close(told)
+            try:
+                said = pickle.dumps((work(), None))
+            except BaseException:
+                said = pickle.dumps((None, traceback.format_exc()))
+            with open(tell, "wb") as stream:
+                stream.write(said)
+            os._exit(0)
+        os.close(tell)
+        self._told = open(told, "rb")  # noqa: SIM115  closed with its end
+
+    def result(self) -> Any:
+        """Return what the work returned, or None if it was killed; it must not have raised anything."""
+        with self._told:
+            said = self._told.read()
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if status == -signal.SIGKILL:
+            return None
+        assert status == 0
+        value, error = pickle.loads(said)
+        assert error is None, error
+        return value
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def aside() -> type[Aside]:
+    return Aside
+
+
+def faults_of(store: str) -> list[str]:
+    """Return what is not whole in a store that nobody works on."""
+    blobs = Path(store, "images/blobs/sha256").iterdir()
+    found = [f"{blob} is damaged" for blob in blobs if hashlib.sha256(blob.read_bytes()).hexdigest() != blob.name]
+    with Store(store) as opened:
+        for one in opened.images.index().manifests:
+            try:
+                opened.roots_of(opened.images.manifest_of(one)[1])
+            except ImageError as error:
+                found.append(str(error))
+    return found
+
+
+@pytest.fixture
+def faults() -> Callable[[str], list[str]]:
+    return faults_of

@@ -291,6 +291,17 @@ def test_what_a_pruner_that_died_had_taken_away_goes(store: Store, path: str) ->
     assert not os.path.exists(left)
 
 
+def test_a_record_that_was_half_written_goes_once_nobody_can_be_writing_it(store: Store, path: str) -> None:
+    store.remember("key", below=None)
+    old, new = (Path(path, "builds", f".partial-{name}") for name in ("old", "new"))
+    for partial in (old, new):
+        partial.write_text('{"key')
+    os.utime(old, (0, 0))
+    assert prune(store).records == 0
+    assert (old.exists(), new.exists()) == (False, True)
+    assert store.recall("key") is not None
+
+
 def test_a_stores_usage_counts_what_is_there(store: Store, path: str) -> None:
     add_named(path, "a", "one", "two")
     usage = disk_usage(store)

@@ -113,7 +113,7 @@ class Layers:
         with self._lock(key):
             if diff_id and (found := self.find(diff_id, below, lease)):
                 return found
-            self._sweep(key)
+            self.sweep(key)
             partial = os.path.join(self.path, PARTIAL + key)
             with ExitStack() as undo:
                 undo.callback(remove_tree, partial)
@@ -187,8 +187,8 @@ class Layers:
 
         return FileLock(os.path.join(self._locks, f"layer-{key}.lock"))
 
-    def _sweep(self, mine: str) -> None:
-        """Remove what dead makers left: they hold no lock any more."""
+    def sweep(self, mine: str = "") -> None:
+        """Remove what dead makers left: they hold no lock any more; ``mine`` is the key whose lock is held here."""
         for key in [name[len(PARTIAL) :] for name in os.listdir(self.path) if name.startswith(PARTIAL)]:
             with ExitStack() as held:
                 if key == mine or self._try_lock(key, held):

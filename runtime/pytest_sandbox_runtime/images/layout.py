@@ -74,7 +74,7 @@ class Layout:
         with explained(self.path):
             if not self._swept:
                 self._swept = True
-                self._sweep()
+                self.sweep()
             path, fd = self._partial()
         return Ingest(path, fd, lambda digest: self._keep(path, digest, lease))
 
@@ -290,7 +290,7 @@ class Layout:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial)
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove what dead writers left: they hold no lock any more."""
         for name in os.listdir(self.path):
             if name.startswith(_PARTIAL):

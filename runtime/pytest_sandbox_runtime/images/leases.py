@@ -13,6 +13,8 @@ import threading
 import uuid
 from typing import TYPE_CHECKING
 
+from pytest_sandbox_runtime.images.places import explained
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -95,8 +97,11 @@ class Lease:
         with self._lock:
             new = set(digests) - self._named
             if new:
-                with self._leases.shared():
-                    os.write(self._fd, "".join(f"{digest}\n" for digest in sorted(new)).encode())
+                # Between line ends, as a full disk may have cut what was written before.
+                lines = "".join(f"\n{digest}\n" for digest in sorted(new)).encode()
+                with explained(self._path, "the lease"), self._leases.shared():
+                    while lines:
+                        lines = lines[os.write(self._fd, lines) :]
                 self._named |= new
 
     def close(self) -> None:

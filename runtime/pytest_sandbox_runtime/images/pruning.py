@@ -75,10 +75,13 @@ def prune(
 
     With ``tagged`` also images with a name that nobody uses. ``older_than`` seconds without use is what an image has
     to have for it, and makes records and unpacked layers of that age go too. ``max_bytes`` is what shall be left at
-    most, if that can be had by forgetting records and unpacked layers. Nothing that is in use goes.
+    most, if that can be had by forgetting records and unpacked layers. Nothing that is in use goes; what dead writers
+    have left half written does.
     """
     limit = None if older_than is None else time.time() - older_than
     with explained(store.path):
+        for part in (store.images, store.layers, store.records):
+            part.sweep()
         images = _forget_images(store, limit, tagged=tagged)
         records = _forget_records(store, limit)
         done = Pruned(images, records) + collect(store, unused_since=limit)

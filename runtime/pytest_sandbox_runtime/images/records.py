@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _PARTIAL = ".partial-"
+# Nobody needs a day, in seconds, to write a few hundred bytes.
+_LONG = 86400
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,16 @@ class Records:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._of(key))
 
+    def sweep(self) -> None:
+        """Remove what was half written when its maker died."""
+        for name in os.listdir(self.path):
+            path = os.path.join(self.path, name)
+            with contextlib.suppress(FileNotFoundError):
+                if name.startswith(_PARTIAL) and time.time() - os.stat(path).st_mtime > _LONG:
+                    os.unlink(path)
+
     def all(self) -> Iterator[tuple[str, Record, float]]:
-        """Yield each record's path, the record and when it was last of use; what is damaged, or half written, goes."""
+        """Yield each record's path, the record and when it was last of use; none that is damaged, or half written."""
         for name in os.listdir(self.path):
             path = os.path.join(self.path, name)
             with contextlib.suppress(FileNotFoundError):

@@ -12,11 +12,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_sandbox_runtime.errors import BuildError, ImageError
+from pytest_sandbox_runtime.errors import BuildError, ImageError, SandboxError
 from pytest_sandbox_runtime.images.building.bases import base_of
 from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_of
 from pytest_sandbox_runtime.images.building.telling import teller
-from pytest_sandbox_runtime.images.places import command_on, remove_tree
+from pytest_sandbox_runtime.images.places import command_on, explained, remove_tree
 from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 
@@ -98,7 +98,8 @@ class Builder:
                 future = self._chains[image] = Future()
         if is_mine:
             try:
-                future.set_result(self._make(image))
+                with explained(self._store.path):
+                    future.set_result(self._make(image))
             except BaseException as error:
                 future.set_exception(error)
         return future.result()
@@ -190,9 +191,12 @@ class Builder:
         return self.chain(image).stack.roots
 
     def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
-        before = chain.write(self._store).digest.partition(":")[2][:_SHORT]
-        hint = (
-            error.hint
-            or f"look around in the state before it: {command_on(self._store.path, f'shell --image {before}')}"
-        )
-        return BuildError(f"{place} failed: {error.message}", hint=hint)
+        return BuildError(f"{place} failed: {error.message}", hint=error.hint or self._way_in(chain))
+
+    def _way_in(self, chain: Chain) -> str:
+        """Say how to look around in what ``chain`` is."""
+        try:
+            image = chain.write(self._store).digest.partition(":")[2][:_SHORT]
+        except SandboxError as error:
+            return error.hint  # a full disk may be why the step has failed
+        return f"look around in the state before it: {command_on(self._store.path, f'shell --image {image}')}"

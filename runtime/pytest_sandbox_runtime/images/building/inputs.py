@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.specs import BindMount, Copy, Image
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.images.building.chain import Chain
     from pytest_sandbox_runtime.images.config import Step
-    from pytest_sandbox_runtime.specs import Layer
+    from pytest_sandbox_runtime.specs import Context, Layer
 
     ChainOf = Callable[[Image], Chain]
 
@@ -27,11 +28,21 @@ def digest_of_inputs(step: Step, chain_of: ChainOf) -> str:
         if copy.from_ is not None:
             said.append(chain_of(copy.from_).stack.chain_id or "")
         elif copy.context is not None:
-            from pytest_sandbox_runtime.images.building.selecting import digest_of, select
-            from pytest_sandbox_runtime.lowers import MergedTree
-
-            said.append(digest_of(select(copy, MergedTree((copy.context.directory,)), is_image=False)))
+            said.append(_digest_of_context(copy, copy.context))
     return hashlib.sha256("\n".join(said).encode()).hexdigest() if said else ""
+
+
+def _digest_of_context(copy: Copy, context: Context) -> str:
+    from pytest_sandbox_runtime.images.building.selecting import digest_of, select
+    from pytest_sandbox_runtime.lowers import MergedTree
+
+    try:
+        return digest_of(select(copy, MergedTree((context.directory,)), is_image=False))
+    except OSError as error:
+        raise ImageError(
+            f"cannot read {error.filename or context.directory} of the context: {error.strerror}",
+            hint="make it readable, or leave it out by .dockerignore or exclude=",
+        ) from error
 
 
 def _copies(step: Step) -> Iterator[Copy]:

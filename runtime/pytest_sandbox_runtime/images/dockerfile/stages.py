@@ -129,7 +129,8 @@ class Stages:
         if index not in self._reach(later):
             return self.error(f"the stage {second} is defined only below", instruction, "move it above this one")
         way = f"{first} needs {second}, which needs {first}" if index != later else f"{first} needs itself"
-        return self.error(f"a cycle of stages: {way}", instruction)
+        hint = "let each stage copy from those above it, or from an image"
+        return self.error(f"a cycle of stages: {way}", instruction, hint)
 
     def _reach(self, start: int) -> set[int]:
         """Return the stages that ``start`` needs, whatever their order, itself among them."""
