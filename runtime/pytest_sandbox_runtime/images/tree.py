@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections import namedtuple
 from typing import TYPE_CHECKING, Any, cast
 
@@ -67,14 +67,16 @@ def parts_of(name: str) -> Parts:
     return parts
 
 
-class Tree:
-    """The directory that is written below, by descriptors only: no name of more than one part reaches the kernel."""
+class Tree(ABC):
+    """The directory that is written below, by descriptors only: no name of more than one part reaches the kernel.
+
+    What a layer's members mean over those below it, and what is done where something cannot be set, is LayerTree's.
+    """
 
     def __init__(self, target: str) -> None:
         # Holds with each directory all those above it, none a symbolic link.
         self._fds: dict[Parts, int] = {(): os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)}
         self._later: dict[Parts, Status] = {(): IMPLIED}
-        self._omitted: set[Parts] = set()
         self._is_root = os.geteuid() == 0
 
     def __enter__(self) -> Self:
@@ -149,8 +151,6 @@ class Tree:
 
     def _link(self, place: Place, member: tarfile.TarInfo) -> None:
         parts = parts_of(member.linkname)
-        if parts in self._omitted:
-            return
         if not parts:
             raise Refused("a hard link to the root directory")
         source = self._fds[self._locate(parts[:-1], create=False)]
@@ -185,8 +185,9 @@ class Tree:
             return False  # root of a container, without CAP_MKNOD
         return True
 
-    def _replace_device(self, place: Place, _member: tarfile.TarInfo) -> None:
-        self._omitted.add((*place.directory, place.name))
+    @abstractmethod
+    def _replace_device(self, place: Place, member: tarfile.TarInfo) -> None:
+        """Write something in the place of a device that cannot be made."""
 
     def _make(self, place: Place, make: Callable[[], Any]) -> Any:
         try:
@@ -244,12 +245,13 @@ class Tree:
             self._later[path] = status
             return os.open(part, _DIRECTORY, dir_fd=self._fds[at])
 
+    @abstractmethod
     def _check_absent(self, path: Parts) -> None:
         """Raise NotADirectoryError where what is not in the tree is to be followed nevertheless."""
 
-    def _imply(self, _path: Parts) -> Status:
+    @abstractmethod
+    def _imply(self, path: Parts) -> Status:
         """Return what a directory is like that is only a part of names."""
-        return IMPLIED
 
     def _read_link(self, path: Parts) -> bytes:
         return os.readlink(path[-1], dir_fd=self._fds[path[:-1]])
@@ -284,16 +286,13 @@ class Tree:
         os.fchmod(fd, status.mode)
         os.utime(fd, ns=(status.mtime_ns, status.mtime_ns))
 
+    @abstractmethod
     def _own(self, fd: int, status: Status) -> None:
-        if self._is_root:
-            os.fchown(fd, status.uid, status.gid)
+        """Set the owner, or note it."""
 
+    @abstractmethod
     def _set_attribute(self, fd: int, name: str, value: bytes) -> None:
-        try:
-            os.setxattr(fd, name, value)
-        except OSError as error:
-            if self._is_root or error.errno not in (errno.EPERM, errno.ENOTSUP):
-                raise
+        """Set an extended attribute, or note it."""
 
     def _dress_by_name(self, place: Place, member: tarfile.TarInfo) -> None:
         status = status_of(member)
@@ -302,9 +301,9 @@ class Tree:
             os.chmod(place.name, status.mode, dir_fd=place.fd)
         os.utime(place.name, ns=(status.mtime_ns, status.mtime_ns), dir_fd=place.fd, follow_symlinks=False)
 
+    @abstractmethod
     def _own_by_name(self, place: Place, status: Status) -> None:
-        if self._is_root:
-            os.chown(place.name, status.uid, status.gid, dir_fd=place.fd, follow_symlinks=False)
+        """Set the owner of what cannot be opened, or note it."""
 
     def finish(self) -> None:
         """Give the directories their modes and times, the deepest first: the modes may close the way to them."""
