@@ -55,6 +55,10 @@ def add_commands(commands: Commands) -> None:
     )
     load.add_argument("-q", "--quiet", action="store_true", help="ids only")
     load.add_argument("--platform", help="for example linux/arm64, where an image is for several")
+    load.add_argument("--max-bytes", metavar="SIZE", help="what one file in it may hold at most (default: 64g)")
+    load.add_argument(
+        "--max-ratio", type=int, metavar="N", help="how many times what it is packed into that may be (default: 2000)"
+    )
     _add_save(add("save", "write images into an archive", _save))
     tag = add("tag", "give an image one more name", _tag)
     tag.add_argument("image")
@@ -109,9 +113,11 @@ def _row(one: ImageSummary, options: argparse.Namespace) -> list[str]:
 
 def _load(images: Images, options: argparse.Namespace) -> int:
     from pytest_sandbox_runtime.images.platforms import Platform
+    from pytest_sandbox_runtime.specs import parse_size
 
     platform = Platform.parse(options.platform) if options.platform else None
-    for one in images.load(options.input, platform=platform):
+    most = parse_size(options.max_bytes) if options.max_bytes else None
+    for one in images.load(options.input, platform=platform, max_bytes=most, max_ratio=options.max_ratio):
         words = "" if options.quiet else "Loaded image: " if one.reference else "Loaded image ID: "
         print(f"{words}{one if one.reference else images.inspect(one).id}")
     return 0

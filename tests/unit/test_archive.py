@@ -25,6 +25,7 @@ from pytest_sandbox_runtime.errors import ImageError, SandboxError
 from pytest_sandbox_runtime.images.archive import load
 from pytest_sandbox_runtime.images.digest import digest_of, hex_of
 from pytest_sandbox_runtime.images.export import save
+from pytest_sandbox_runtime.images.limits import Limits
 from pytest_sandbox_runtime.images.manifest import (
     OCI_CONFIG,
     OCI_INDEX,
@@ -417,12 +418,16 @@ def test_what_cannot_be_read_is_told(store: Store, tmp_path: Path) -> None:
     assert "is no OCI image layout: it has no index.json" in refusal(store, str(tmp_path / "empty")).message
 
 
-def test_a_bomb_is_refused_at_the_limit(store: Store, tmp_path: Path) -> None:
-    bomb = gzip.compress(tar_of({"bin/zero": bytes(20_000_000)}))
-    path = write(tmp_path / "bomb.tar.gz", bomb)
-    assert "holds more than the 10000000 bytes that it may" in refusal(store, path, max_bytes=10_000_000).message
-    path = write(tmp_path / "image.tar", tar_of(docker_files(tar_of({"bin/zero": bytes(20_000_000)}), packing="gzip")))
-    assert "holds more than the 10000000 bytes that it may" in refusal(store, path, max_bytes=10_000_000).message
+def test_a_bomb_is_refused_at_the_limit_which_can_be_raised(store: Store, tmp_path: Path) -> None:
+    zeros = tar_of({"bin/zero": bytes(20_000_000)})
+    limits = Limits(max_bytes=10_000_000)
+    for data in (zeros, gzip.compress(zeros), tar_of(docker_files(zeros, packing="gzip")), tar_of(oci_files(zeros))):
+        path = write(tmp_path / "bomb.tar", data)
+        refused = refusal(store, path, limits=limits)
+        assert "holds more than the 10000000 bytes that it may" in refused.message
+        assert "pytest-sandbox load --max-bytes" in refused.hint
+        with Store(str(tmp_path / f"let-off-{len(data)}")) as other:
+            assert load(other, path, limits=Limits(max_bytes=30_000_000))
 
 
 def test_links_in_a_circle_lead_nowhere(store: Store, tmp_path: Path) -> None:

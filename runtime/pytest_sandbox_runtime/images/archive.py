@@ -11,7 +11,8 @@ from pytest_sandbox_runtime.errors import ImageError, SandboxError
 from pytest_sandbox_runtime.images.compressions import NONE, sniff
 from pytest_sandbox_runtime.images.digest import hex_of, pour
 from pytest_sandbox_runtime.images.documents import Document, read_json
-from pytest_sandbox_runtime.images.layout import MAX_BLOB, is_image
+from pytest_sandbox_runtime.images.layout import is_image
+from pytest_sandbox_runtime.images.limits import RAISE_BYTES, Limits
 from pytest_sandbox_runtime.images.manifest import (
     OCI_LAYER,
     Descriptor,
@@ -21,7 +22,6 @@ from pytest_sandbox_runtime.images.manifest import (
     Manifest,
     parse_manifest,
 )
-from pytest_sandbox_runtime.images.members import Limits
 from pytest_sandbox_runtime.images.packed import unpacked
 from pytest_sandbox_runtime.images.places import explained
 from pytest_sandbox_runtime.images.platforms import Platform
@@ -40,19 +40,20 @@ if TYPE_CHECKING:
 
 _KINDS = "what is loaded: an OCI archive or layout, a Docker archive, or the tar of a root file system"
 _DEPTH = 4
+_LIMITS = Limits()
 
 
-def load(store: Store, path: str, *, platform: Platform | None = None, max_bytes: int = MAX_BLOB) -> Loaded:
+def load(store: Store, path: str, *, platform: Platform | None = None, limits: Limits = _LIMITS) -> Loaded:
     """Store the images in the archive or the layout's directory ``path`` under the names that they have in it.
 
     Where one is for several platforms, that for ``platform`` is taken, None for this machine's. Layers are unpacked
-    and so checked. ``max_bytes`` is how much one file may hold. Raises ImageError, and then nothing is loaded.
+    and so checked. ``limits`` is how much may come out of each file. Raises ImageError, and then nothing is loaded.
     """
     with explained(store.path):
         lease = store.leases.take()
     try:
         with lease:
-            loaded = read_images(store, path, lease, platform=platform, max_bytes=max_bytes)
+            loaded = read_images(store, path, lease, platform=platform, limits=limits)
             for reference, descriptor in loaded:
                 if reference is None:
                     store.images.put(descriptor)
@@ -65,10 +66,10 @@ def load(store: Store, path: str, *, platform: Platform | None = None, max_bytes
 
 
 def read_images(
-    store: Store, path: str, lease: Lease, *, platform: Platform | None = None, max_bytes: int = MAX_BLOB
+    store: Store, path: str, lease: Lease, *, platform: Platform | None = None, limits: Limits = _LIMITS
 ) -> Loaded:
     """Store the images in ``path`` for as long as ``lease``, without naming them; as ``load`` otherwise."""
-    reading = _Reading(store, path, lease, platform, max_bytes)
+    reading = _Reading(store, path, lease, platform, limits)
     try:
         return reading.images()
     except SandboxError as error:
@@ -83,7 +84,7 @@ class _Reading:
     path: str
     lease: Lease
     platform: Platform | None
-    max_bytes: int
+    limits: Limits
 
     def images(self) -> Loaded:
         if os.path.isdir(self.path):
@@ -98,13 +99,13 @@ class _Reading:
         packing = sniff(os.pread(fd, 16, 0))
         with open(fd, "rb", buffering=0, closefd=False) as file, self.store.images.begin(self.lease) as whole:
             if packing != NONE:
-                with unpacked(file, self.path) as data:
-                    pour(data, whole.write, limit=self.max_bytes, what=self.path)
+                with unpacked(file, self.path, self.limits) as data:
+                    pour(data, whole.write, limit=self.limits.max_bytes, what=self.path)
             tar = Tar(self.path, fd if packing == NONE else whole.fileno())
             if tar.is_image:
                 return self._from_layout(tar) if tar.has("index.json") else self._from_docker(tar)
             if packing == NONE:
-                pour(file, whole.write, limit=self.max_bytes, what=self.path)
+                pour(file, whole.write, limit=self.limits.max_bytes, what=self.path, hint=RAISE_BYTES)
             layer = Descriptor(OCI_LAYER, *whole.commit())
         return [(None, self._from_root(layer))]
 
@@ -119,9 +120,10 @@ class _Reading:
         return self.store.images.add_image(config.to_bytes(), (layer,), self.lease)
 
     def _unpack(self, layer: Descriptor, diff_id: str, below: Stack) -> Stack:
-        limits = Limits(max_bytes=self.max_bytes)
         with explained(self.store.path):
-            return self.store.layers.unpack(self.store.images, layer, diff_id, self.lease, below=below, limits=limits)
+            return self.store.layers.unpack(
+                self.store.images, layer, diff_id, self.lease, below=below, limits=self.limits
+            )
 
     # An OCI image layout
 
@@ -157,7 +159,7 @@ class _Reading:
         if images.has(descriptor.digest, descriptor.size, self.lease):
             return
         with source.open(f"blobs/sha256/{hex_of(descriptor.digest)}") as blob:
-            images.add(blob, self.lease, digest=descriptor.digest, size=descriptor.size, limit=self.max_bytes)
+            images.add(blob, self.lease, digest=descriptor.digest, size=descriptor.size, limit=self.limits.max_bytes)
 
     # A Docker archive
 
@@ -193,8 +195,8 @@ class _Reading:
         images = self.store.images
         size = images.size(diff_id) if images.has(diff_id, None, self.lease) else None
         if size is None:
-            with source.open(name) as file, unpacked(file, f"its {name}") as data:
-                _, size = images.add(data, self.lease, digest=diff_id, limit=self.max_bytes)
+            with source.open(name) as file, unpacked(file, f"its {name}", self.limits) as data:
+                _, size = images.add(data, self.lease, digest=diff_id, limit=self.limits.max_bytes)
         return Descriptor(OCI_LAYER, diff_id, size)
 
 

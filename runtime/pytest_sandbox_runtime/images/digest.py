@@ -101,12 +101,12 @@ class DigestingReader(io.RawIOBase):
             pass
 
 
-def pour(source: Readable, *sinks: Callable[[bytes], object], limit: int, what: str) -> None:
+def pour(source: Readable, *sinks: Callable[[bytes], object], limit: int, what: str, hint: str = "") -> None:
     """Give all of ``source`` to each of ``sinks``; raises ImageError, about ``what``, past ``limit`` bytes."""
     left = limit
     while data := source.read(CHUNK):
         left -= len(data)
         if left < 0:
-            raise ImageError(f"{what} holds more than the {limit} bytes that it may")
+            raise ImageError(f"{what} holds more than the {limit} bytes that it may", hint=hint)
         for sink in sinks:
             sink(data)

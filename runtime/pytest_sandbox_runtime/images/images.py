@@ -104,11 +104,25 @@ class Images:
         built = BuiltImage(self._builder().build(image))
         return built if tag is None else self.tag(built, tag)
 
-    def load(self, path: str, *, platform: Platform | None = None) -> list[BuiltImage]:
-        """Store the images in an archive (OCI's, Docker's, or a root file system's tar) or a layout's directory."""
-        from pytest_sandbox_runtime.images.archive import load
+    def load(
+        self,
+        path: str,
+        *,
+        platform: Platform | None = None,
+        max_bytes: int | None = None,
+        max_ratio: int | None = None,
+    ) -> list[BuiltImage]:
+        """Store the images in an archive (OCI's, Docker's, or a root file system's tar) or a layout's directory.
 
-        loaded = load(self._store, path, platform=platform)
+        What one file of it holds may be at most ``max_bytes``, 64 GiB if nothing is said, and ``max_ratio`` times what
+        it is packed into, 2000.
+        """
+        from pytest_sandbox_runtime.images.archive import load
+        from pytest_sandbox_runtime.images.limits import Limits
+
+        given = {"max_bytes": max_bytes, "max_ratio": max_ratio}
+        limits = Limits(**{name: value for name, value in given.items() if value is not None})
+        loaded = load(self._store, path, platform=platform, limits=limits)
         return [BuiltImage(descriptor, reference) for reference, descriptor in loaded]
 
     def save(

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.layer import AppliedLayer
     from pytest_sandbox_runtime.images.layout import Layout
     from pytest_sandbox_runtime.images.leases import Lease
+    from pytest_sandbox_runtime.images.limits import Limits
     from pytest_sandbox_runtime.images.manifest import Descriptor
-    from pytest_sandbox_runtime.images.members import Limits
 
 PARTIAL = ".partial-"
 _TRASH = ".trash-"

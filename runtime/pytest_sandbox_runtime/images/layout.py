@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.digest import Digester, check_digest, digest_of, hex_of, pour
 from pytest_sandbox_runtime.images.documents import MAX_DOCUMENT
+from pytest_sandbox_runtime.images.limits import RAISE_BYTES, Limits
 from pytest_sandbox_runtime.images.manifest import (
     INDEX_TYPES,
     MANIFEST_TYPES,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.leases import Lease, Leases
     from pytest_sandbox_runtime.images.platforms import Platform
 
-MAX_BLOB = 64 << 30
+MAX_BLOB = Limits().max_bytes
 MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 _PARTIAL = ".partial-"
 _DEPTH = 4
@@ -93,7 +94,10 @@ class Layout:
         """
         what = f"the blob {digest}" if digest else "a blob"
         with self.begin(lease) as blob:
-            pour(source, blob.write, limit=limit if size is None else min(size, limit), what=what)
+            if size is not None and size <= limit:
+                pour(source, blob.write, limit=size, what=what, hint=_LOAD_AGAIN)
+            else:
+                pour(source, blob.write, limit=limit, what=what, hint=RAISE_BYTES)
             return blob.commit(digest, size)
 
     def add_bytes(self, data: bytes, media_type: str, lease: Lease) -> Descriptor:

@@ -11,7 +11,7 @@ import struct
 import tarfile
 import zlib
 from contextlib import ExitStack
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.packed import CHUNK, KINDS, Packed
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.images.limits import Limits
 
 # tarfile reads long names and extended headers whole, and believes the size that they claim.
 _MAX_HEADER = 1 << 20
-_HARMLESS = 256 << 20
 _HOLE = 1 << 16
 _ZEROS = bytes(_HOLE)
 _COMMON = b"0125"
@@ -38,13 +38,6 @@ _AGAIN = "it may have been cut short or damaged on its way: fetch or make it aga
 _HOSTILE = "use an archive whose members all stay in it"
 # The rest is what tarfile lets through on some damaged headers, depending on its version.
 _BAD_HEADER = (tarfile.TarError, ValueError, IndexError, KeyError, OverflowError, RecursionError)
-
-
-class Limits(NamedTuple):
-    """How much may come out of an archive: bytes, and times what went in (of a packed one's first 256 MiB, any)."""
-
-    max_bytes: int = 64 << 30
-    max_ratio: int = 2000
 
 
 class Refused(Exception):  # noqa: N818 - becomes an ImageError as soon as the archive's name is known
@@ -123,7 +116,7 @@ class Archive:
         self._limits = limits
         self.position = 0
         self._header = self._block = b""
-        self._unchecked = min(limits.max_bytes, _HARMLESS)
+        self._unchecked = limits.unchecked
         if isinstance(source, (str, os.PathLike)):
             self.name = os.fspath(source)
             self._packed = self._open(self.name, digest)
@@ -237,18 +230,9 @@ class Archive:
             raise self._damaged(f"{error} after byte {self.position}") from error
         self.position += len(data)
         if self.position > self._unchecked:
-            self._check_limits()
+            packed = None if self._packed.is_plain else self._packed.count()
+            self._limits.check(self.name, self.position, packed)
         return data
-
-    def _check_limits(self) -> None:
-        if self.position > self._limits.max_bytes:
-            hint = "if it is no trap, raise max_bytes, or unpack it by hand and give the directory"
-            raise ImageError(f"{self.name} holds more than the {self._limits.max_bytes} bytes that it may", hint=hint)
-        packed = self._packed.count()
-        if not self._packed.is_plain and self.position > packed * self._limits.max_ratio:
-            hint = "if it is no trap, raise max_ratio, or unpack it first"
-            times = f"more than {self._limits.max_ratio} times as much"
-            raise ImageError(f"{self.name} holds {self.position} bytes in {packed}, {times}", hint=hint)
 
 
 def _append(fd: int, data: bytes) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from hashlib import _Hash as Hash
 
+    from pytest_sandbox_runtime.images.limits import Limits
+
 CHUNK = 1 << 20
 KINDS = "plain or packed by gzip, bzip2, xz or zstd"
 _GZIP_LEVEL = 6
@@ -81,16 +83,35 @@ class Packed:
         return self._raw.count
 
 
+class _Limited(io.RawIOBase):
+    """What is read of ``packed``, until that is more than ``limits`` let come out of it."""
+
+    def __init__(self, packed: Packed, name: str, limits: Limits) -> None:
+        self._packed = packed
+        self._name = name
+        self._limits = limits
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = cast("int", self._packed.stream.readinto(buffer)) or 0  # type: ignore[attr-defined]
+        self._count += count
+        self._limits.check(self._name, self._count, None if self._packed.is_plain else self._packed.count())
+        return count
+
+
 @contextlib.contextmanager
-def unpacked(source: Any, name: str) -> Iterator[IO[bytes]]:
+def unpacked(source: Any, name: str, limits: Limits | None = None) -> Iterator[IO[bytes]]:
     """Return the content of ``source``, whatever it is packed by; what is wrong in it is an ImageError about ``name``.
 
-    An OSError of a disk passes.
+    So is more of it than ``limits`` let come. An OSError of a disk passes.
     """
     with ExitStack() as undo:
         packed = Packed(source, name, undo)
         try:
-            yield packed.stream
+            yield packed.stream if limits is None else cast("IO[bytes]", _Limited(packed, name, limits))
         except packed.errors as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -24,7 +24,8 @@ from pytest_sandbox_runtime.images.attributes import (
     format_override,
     format_owners,
 )
-from pytest_sandbox_runtime.images.members import Archive, Limits, Refused
+from pytest_sandbox_runtime.images.limits import Limits
+from pytest_sandbox_runtime.images.members import Archive, Refused
 from pytest_sandbox_runtime.images.tree import IMPLIED, Place, Status, Tree, device_of, parts_of, status_of
 from pytest_sandbox_runtime.lowers import look_up
 from pytest_sandbox_runtime.trees import closing
