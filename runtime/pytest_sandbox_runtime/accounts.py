@@ -33,9 +33,9 @@ def find_account(files: Files, user: str | int) -> Account:
     """
     name, _, group = str(user).partition(":")
     found = _find_user(_table(files, "/etc/passwd"), name)
-    groups = _table(files, "/etc/group")
+    groups = [line for line in _table(files, "/etc/group") if len(line) > 2 and _is_number(line[2])]
     if found is None:
-        if not name.isdigit():
+        if not _is_number(name):
             known = ", ".join(line[0] for line in _table(files, "/etc/passwd")[:12]) or "none"
             raise SpecError(f"user {name!r} does not exist in the sandbox", hint=f"its /etc/passwd has: {known} ...")
         account = Account(int(name), 0)
@@ -49,18 +49,22 @@ def find_account(files: Files, user: str | int) -> Account:
 
 
 def _find_user(users: list[list[str]], name: str) -> list[str] | None:
-    users = [line for line in users if len(line) >= 7 and line[2].isdigit() and line[3].isdigit()]
+    users = [line for line in users if len(line) >= 7 and _is_number(line[2]) and _is_number(line[3])]
     by_name = [line for line in users if line[0] == name]
     return next(iter(by_name or [line for line in users if line[2] == name]), None)
 
 
 def _find_group(groups: list[list[str]], name: str) -> int:
     for line in groups:
-        if len(line) > 2 and name in (line[0], line[2]):
+        if name in (line[0], line[2]):
             return int(line[2])
-    if name.isdigit():
+    if _is_number(name):
         return int(name)
     raise SpecError(f"group {name!r} does not exist in the sandbox", hint="see its /etc/group")
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _table(files: Files, path: str) -> list[list[str]]:

@@ -29,5 +29,5 @@ def _read(file: str) -> str:
         with open(file, encoding="utf-8-sig", errors="surrogateescape") as lines:
             # Neither an address nor what has a variable in it names a file here.
             return re.sub(r"\S*(://|\$\{)\S*", "", lines.read())
-    except OSError:
+    except (OSError, ValueError):  # no file has a null byte in its name
         return ""  # whoever copies it says that it is not there

@@ -26,13 +26,15 @@ def apply_mode(said: str | None, mode: int, *, is_directory: bool = False) -> in
 def _apply(who: str, actions: str, mode: int, *, is_directory: bool) -> int:
     reach = 0o7777 if "a" in who else sum(_WHO[letter] for letter in set(who))
     for operator, letters in _ACTION.findall(actions):
-        bits = _bits(letters, mode, is_directory=is_directory) & reach
+        # Those of a directory stay unless they are named.
+        kept = 0o6000 & ~(reach if "s" in letters else 0) if is_directory else 0
+        bits = _bits(letters, mode, is_directory=is_directory) & reach & ~kept
         if operator == "+":
             mode |= bits
         elif operator == "-":
             mode &= ~bits
         else:
-            mode = mode & ~(reach & 0o777) | bits
+            mode = mode & (~reach | kept) | bits
     return mode
 
 
