@@ -14,7 +14,7 @@ from pytest_sandbox_runtime.specs.bases import PLACE
 from pytest_sandbox_runtime.specs.checks import check_packages
 from pytest_sandbox_runtime.specs.context import Context
 from pytest_sandbox_runtime.specs.file_layers import Run
-from pytest_sandbox_runtime.specs.run_mounts import BindMount, CacheMount, TmpfsMount
+from pytest_sandbox_runtime.specs.run_mounts import BindMount, CacheMount, FileMount, TmpfsMount
 
 # 2024-01-01: late enough for zip, which knows no year before 1980, and for anything that is installed with a date.
 SOURCE_DATE_EPOCH = 1704067200
@@ -62,12 +62,14 @@ class Apt:
         update = "apt-get -q update\n" if self.update else ""
         # apt has its own user fetch, who cannot write to a cache of root's.
         script = f'{update}apt-get -q -y -o APT::Sandbox::User=root install{recommends} -- "$@"\nrm -rf {_APT_LEFT}\n'
-        caches = [
+        mounts = (
             CacheMount(target="/var/cache/apt", id="apt-archives", sharing="locked"),
             CacheMount(target="/var/lib/apt/lists", id="apt-lists", sharing="locked"),
-        ]
+            # A service that is started with its installation would take this machine's own ports: invoke-rc.d(8).
+            FileMount(target="/usr/sbin/policy-rc.d", content=b"#!/bin/sh\nexit 101\n"),
+        )
         command = (*_SHELL, script.replace("-q update", "-q -o APT::Sandbox::User=root update"), "apt", *self.packages)
-        return Run(command=command, env=_APT_ENV, network="host", mounts=tuple(caches))
+        return Run(command=command, env=_APT_ENV, network="host", mounts=mounts)
 
 
 @dataclass(frozen=True, kw_only=True)
