@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import textwrap
 from pathlib import Path
@@ -579,3 +580,13 @@ def test_an_argument_that_nothing_declares_is_said() -> None:
     with pytest.raises(DockerfileError) as caught:
         read_text("FROM a\nARG VERSION", args={"VERSOIN": "1"})
     assert str(caught.value) == ("Dockerfile: args has VERSOIN, which no ARG declares\n  hint: did you mean VERSION?")
+
+
+def test_secrets_are_files_by_id_and_no_part_of_the_key(tmp_path: Path) -> None:
+    text = "FROM scratch\nRUN --mount=type=secret,id=a --mount=type=secret,id=b,env=B x"
+    (run,) = runs(image_of(text, secrets={"a": "/files/a"}))
+    assert [mount.source for mount in run.mounts if isinstance(mount, SecretMount)] == ["/files/a", None]
+    assert image_of(text, secrets={"a": "/files/a"}).key() == image_of(text).key()
+    image = Image.dockerfile(tmp_path, secrets={"a": "relative"})
+    assert image.key() == Image.dockerfile("/elsewhere").key()
+    assert repr(image) == f"Image.dockerfile({str(tmp_path)!r}, secrets={{'a': {os.path.abspath('relative')!r}}})"

@@ -106,7 +106,7 @@ BASES = st.one_of(
     st.builds(Image.pull, WORDS, st.one_of(st.none(), WORDS)),
     st.builds(Image.archive, PATHS),
     st.builds(Image.debian, WORDS, st.lists(WORDS, max_size=2), st.sampled_from([None, "20260101T000000Z"])),
-    st.builds(Image.dockerfile, PATHS, st.one_of(st.none(), WORDS), PAIRS),
+    st.builds(Image.dockerfile, PATHS, st.one_of(st.none(), WORDS), PAIRS, secrets=st.dictionaries(WORDS, PATHS)),
 )
 
 

@@ -52,7 +52,8 @@ class Archive:
 class Dockerfile:
     """What a Dockerfile says, once it is read: ``path`` is the file, or the folder that holds it.
 
-    ``context`` is the folder that it copies from; None is the one that holds it.
+    ``context`` is the folder that it copies from; None is the one that holds it. ``secrets`` are files of the host by
+    the id that ``RUN --mount=type=secret`` has.
     """
 
     kind: ClassVar[str] = "dockerfile"
@@ -61,6 +62,7 @@ class Dockerfile:
     args: tuple[tuple[str, str], ...] = ()
     contexts: tuple[tuple[str, Image], ...] = ()
     context: str | None = field(default=None, metadata=PLACE)
+    secrets: tuple[tuple[str, str], ...] = field(default=(), metadata=PLACE)
 
     def __post_init__(self) -> None:
         check_text(self.path, "the Dockerfile")
@@ -76,6 +78,10 @@ class Dockerfile:
         for name, image in self.contexts:
             check_text(name, "contexts has")
             _check_image(image, f"contexts has {name}=")
+        for name, file in self.secrets:
+            check_text(name, "secrets has")
+            check_text(file, f"secrets has {name}=")
+        object.__setattr__(self, "secrets", tuple((name, os.path.abspath(file)) for name, file in self.secrets))
 
 
 @dataclass(frozen=True)

@@ -137,17 +137,21 @@ class Image:
         contexts: Mapping[str, Image] | None = None,
         *,
         context: Path | None = None,
+        secrets: Mapping[str, Path] | None = None,
     ) -> Self:
         """Return what the Dockerfile ``path``, or the one in the folder ``path``, says, up to the stage ``target``.
 
         ``args`` are values for its ARG instructions, and ``contexts`` images for the names in FROM and --from. Files
-        are copied from the folder ``context``, by default the one that holds the Dockerfile.
+        are copied from the folder ``context``, by default the one that holds the Dockerfile. ``secrets`` are files of
+        the host by the id of ``RUN --mount=type=secret,id=...``, seen during that step only.
         """
         from pytest_sandbox_runtime.specs.bases import Dockerfile
 
         pairs = tuple(sorted((args or {}).items()))
         images = tuple(sorted((contexts or {}).items(), key=_first))
-        return cls(Dockerfile(os.fspath(path), target, pairs, images, None if context is None else os.fspath(context)))
+        files = tuple(sorted((name, os.fspath(file)) for name, file in (secrets or {}).items()))
+        where = None if context is None else os.fspath(context)
+        return cls(Dockerfile(os.fspath(path), target, pairs, images, where, files))
 
     @classmethod
     def debian(cls, suite: str, packages: Sequence[str] = (), snapshot: str | None = None) -> Self:

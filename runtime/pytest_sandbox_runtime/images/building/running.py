@@ -138,12 +138,19 @@ class _Mounts:
         return path
 
     def _secret(self, mount: SecretMount) -> Mount | None:
-        if mount.source is None or not os.path.exists(mount.source):
+        if mount.source is None:
             if mount.required:
-                raise ImageError(f"the secret {mount.id} is needed, and there is no file {mount.source}")
+                hint = f'name its file: Image.dockerfile(..., secrets={{"{mount.id}": path}})'
+                raise ImageError(f"the step needs the secret {mount.id}, which was not given", hint=hint)
             return None
-        with open(mount.source, "rb") as file:
-            content = file.read()
+        try:
+            with open(mount.source, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            hint = "write it there, or name another file in secrets="
+            raise ImageError(
+                f"the secret {mount.id}: cannot read {mount.source}: {error.strerror}", hint=hint
+            ) from error
         if mount.env is not None:
             self.env[mount.env] = os.fsdecode(content)
         if mount.target is None:
