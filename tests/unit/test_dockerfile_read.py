@@ -140,6 +140,8 @@ def test_a_document_alone_needs_no_context() -> None:
 def test_add_takes_addresses() -> None:
     found = layers(f"ADD --checksum={DIGEST} --chmod=755 https://x/y.tgz /z")
     assert found == (Download(url="https://x/y.tgz", target="/z", checksum=DIGEST, chmod="755"),)
+    kinds = [type(layer) for layer in layers("ADD a http://x/y .")]
+    assert kinds == [Copy, Download]
     kinds = [type(layer) for layer in layers("ADD a http://x/y /z/")]
     assert kinds == [Copy, Download]
 
@@ -488,6 +490,8 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
         ("FROM a\nCOPY --from=$x a b", "Dockerfile:2: COPY: --from takes no variable"),
         ("FROM a\nCOPY a", "Dockerfile:2: COPY: it is followed by at least one source and the target"),
         ("FROM a\nCOPY a <<x\nx", "Dockerfile:2: COPY: the target is missing behind <<x"),
+        ("FROM a\nADD http://a/b http://a/c /d", "Dockerfile:2: ADD: several files cannot all become /d: end it with"),
+        ("FROM a\nADD http://a/b file d", "Dockerfile:2: ADD: several files cannot all become d"),
         ("FROM a\nCOPY http://a/b c", "Dockerfile:2: COPY: http://a/b is no path"),
         ("FROM a\nCOPY $x b", "Dockerfile:2: COPY: a source is empty"),
         ("FROM a\nADD https://github.com/a/b.git c", "Dockerfile:2: ADD: https://github.com/a/b.git: git"),

@@ -206,6 +206,7 @@ class Image:
     ) -> Self:
         """Copy files, the contents of directories, and what patterns match, to ``target``.
 
+        Where that is more than one file, ``target`` has to end with a slash, or be a directory.
         Sources are relative to ``context``, by default the current directory, and what its .dockerignore names is left
         out; or they are paths in ``from_``, another image.
         """

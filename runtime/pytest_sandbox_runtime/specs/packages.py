@@ -14,6 +14,7 @@ from pytest_sandbox_runtime.specs.bases import PLACE
 from pytest_sandbox_runtime.specs.checks import check_packages
 from pytest_sandbox_runtime.specs.context import Context
 from pytest_sandbox_runtime.specs.file_layers import Run
+from pytest_sandbox_runtime.specs.requirements import files_of
 from pytest_sandbox_runtime.specs.run_mounts import BindMount, CacheMount, TmpfsMount
 
 # 2024-01-01: late enough for zip, which knows no year before 1980, and for anything that is installed with a date.
@@ -99,16 +100,22 @@ class Pip:
         check_packages((self.python,), "python")
 
     def as_run(self) -> Run:
-        """Return the step that installs them, without byte code: Python writes that where it wants it."""
+        """Return the step that installs them, without byte code: Python writes that where it wants it.
+
+        Of the host it sees the requirements file, and those that this one names with -r and -c.
+        """
         mounts: list[CacheMount | BindMount | TmpfsMount] = [
             CacheMount(target=_PIP_CACHE, id="pip", sharing="shared", mode=0o1777)
         ]
         wanted = list(self.packages)
         if self.requirements is not None:
-            directory, name = os.path.split(self.requirements)
-            # A requirements file may name others beside it.
-            mounts.append(BindMount(target=_PIP_REQUIREMENTS, context=Context(directory=directory)))
-            wanted += ["-r", f"{_PIP_REQUIREMENTS}/{name}"]
+            files = files_of(self.requirements)
+            directory = os.path.commonpath(map(os.path.dirname, files))
+            for file in files:
+                name = os.path.relpath(file, directory)
+                place = Context(directory=directory)
+                mounts.append(BindMount(target=f"{_PIP_REQUIREMENTS}/{name}", source=name, context=place))
+            wanted += ["-r", f"{_PIP_REQUIREMENTS}/{os.path.relpath(self.requirements, directory)}"]
         command = (self.python, "-m", "pip", "install", "--no-compile", *wanted)
         return Run(command=command, env=_PIP_ENV, network="host", mounts=tuple(mounts))
 
