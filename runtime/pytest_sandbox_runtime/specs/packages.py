@@ -26,6 +26,15 @@ _APT_LEFT = (
     "/var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/log/bootstrap.log /var/log/fontconfig.log "
     "/var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/cache/man/*"
 )
+# A service that is started with its installation would take this machine's own ports: invoke-rc.d(8).
+_NO_SERVICES = """\
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+trap 'rm -f $policy' EXIT
+printf '#!/bin/sh\\nexit 101\\n' > $policy
+chmod 755 $policy
+fi
+"""
 _PIP_CACHE = "/var/cache/pip"
 _PIP_REQUIREMENTS = "/tmp/requirements"
 _PIP_ENV = (
@@ -61,13 +70,14 @@ class Apt:
         recommends = "" if self.recommends else " --no-install-recommends"
         update = "apt-get -q update\n" if self.update else ""
         # apt has its own user fetch, who cannot write to a cache of root's.
-        script = f'{update}apt-get -q -y -o APT::Sandbox::User=root install{recommends} -- "$@"\nrm -rf {_APT_LEFT}\n'
-        caches = [
+        install = f'apt-get -q -y -o APT::Sandbox::User=root install{recommends} -- "$@"'
+        script = f"{_NO_SERVICES}{update}{install}\nrm -rf {_APT_LEFT}\n"
+        mounts = (
             CacheMount(target="/var/cache/apt", id="apt-archives", sharing="locked"),
             CacheMount(target="/var/lib/apt/lists", id="apt-lists", sharing="locked"),
-        ]
+        )
         command = (*_SHELL, script.replace("-q update", "-q -o APT::Sandbox::User=root update"), "apt", *self.packages)
-        return Run(command=command, env=_APT_ENV, network="host", mounts=tuple(caches))
+        return Run(command=command, env=_APT_ENV, network="host", mounts=mounts)
 
 
 @dataclass(frozen=True, kw_only=True)

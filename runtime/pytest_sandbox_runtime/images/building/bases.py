@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import BuildError, ImageError, UnsupportedError
 from pytest_sandbox_runtime.images.building.chain import Chain
+from pytest_sandbox_runtime.images.documents import canonical
 from pytest_sandbox_runtime.images.roots import check_root
 from pytest_sandbox_runtime.images.stack import Stack
 from pytest_sandbox_runtime.specs import Archive, Debian, Pull, Scratch
-from pytest_sandbox_runtime.specs.keys import key_of
+from pytest_sandbox_runtime.specs.epoch import SOURCE_DATE_EPOCH
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.building.telling import Telling
@@ -27,6 +28,8 @@ _DEBIAN = "http://deb.debian.org/debian"
 _SNAPSHOT = "http://snapshot.debian.org/archive/debian"
 _ARCHIVE = "http://archive.ubuntu.com/ubuntu"
 _LINES = 20
+# As in Debian's images for Docker, invoke-rc.d(8) starts no service: one would be in the way of those of this machine.
+_NO_SERVICES = r'printf "#!/bin/sh\nexit 101\n" > "$1"/usr/sbin/policy-rc.d && chmod 755 "$1"/usr/sbin/policy-rc.d'
 
 
 def base_of(base: Base, store: Store, images: Images, telling: Telling) -> Chain:
@@ -68,7 +71,9 @@ def _archive(path: str, store: Store) -> Chain:
 def _debian(base: Debian, store: Store, telling: Telling) -> Descriptor:
     from pytest_sandbox_runtime.images.archive import load
 
-    key = f"base:{key_of(base)}"
+    words = _mmdebstrap_words(base)
+    # Of what mmdebstrap is told, so that other words make another base.
+    key = f"base:{hashlib.sha256(canonical([SOURCE_DATE_EPOCH, *words])).hexdigest()}"
     record = store.recall(key)
     if record is not None and record.descriptor is not None:
         return record.descriptor
@@ -81,34 +86,41 @@ def _debian(base: Debian, store: Store, telling: Telling) -> Descriptor:
         tempfile.TemporaryDirectory(prefix="debian-", dir=store.path) as place,
     ):
         tar = os.path.join(place, "root.tar")
-        _mmdebstrap(base, tar)
+        _mmdebstrap(base.suite, words, tar)
         ((_, descriptor),) = load(store, tar)
     store.remember(key, descriptor=descriptor)
     return descriptor
 
 
-def _mmdebstrap(base: Debian, tar: str) -> None:
-    from pytest_sandbox_runtime.specs.epoch import SOURCE_DATE_EPOCH
-
-    include = [f"--include={','.join(base.packages)}"] if base.packages else []
+def _mmdebstrap_words(base: Debian) -> list[str]:
+    """Return the arguments of mmdebstrap(1) that say what ``base`` is."""
     mirror = f"{_SNAPSHOT}/{base.snapshot}" if base.snapshot else _DEBIAN
-    argv = [
-        "mmdebstrap",
+    return [
         "--variant=minbase",
-        *include,
+        *([f"--include={','.join(base.packages)}"] if base.packages else []),
         # Lists of a day long past are what was asked for.
         '--aptopt=Acquire::Check-Valid-Until "false"',
-        "--dpkgopt=path-exclude=/var/log/*",
+        f"--customize-hook={_NO_SERVICES}",
         base.suite,
-        tar,
+        "-",
         f"deb {mirror} {base.suite} main",
     ]
+
+
+def _mmdebstrap(suite: str, words: list[str], tar: str) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH)}
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, env=environment, errors="replace")
+    with open(tar, "wb") as out:
+        done = subprocess.run(
+            ["mmdebstrap", *words],
+            check=False,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            errors="replace",
+        )
     if done.returncode:
         last = "\n".join(done.stderr.splitlines()[-_LINES:])
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(tar)
         raise BuildError(
-            f"mmdebstrap could not make {base.suite}:\n{last}", hint="is the mirror reachable, and the suite right?"
+            f"mmdebstrap could not make {suite}:\n{last}", hint="is the mirror reachable, and the suite right?"
         )

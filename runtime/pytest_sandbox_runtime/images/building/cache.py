@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.store import Store
 
 # To be raised when the same declaration begins to make other layers.
-_VERSION = 2
+_VERSION = 4
 
 
 class Cache:
