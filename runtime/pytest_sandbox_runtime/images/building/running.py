@@ -14,6 +14,7 @@ from pytest_sandbox_runtime.images.building.staged import copied
 from pytest_sandbox_runtime.images.mapped import worker
 from pytest_sandbox_runtime.images.places import remove_tree
 from pytest_sandbox_runtime.lowers import MergedTree
+from pytest_sandbox_runtime.process import STDOUT
 from pytest_sandbox_runtime.specs import (
     BindMount,
     CacheMount,
@@ -63,9 +64,9 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
 
 
 def _run(sandbox: Sandbox, step: Step, more: dict[str, str]) -> None:
-    outcome = sandbox.run(
-        list(step.argv), env={**step.environment, **more}, workdir=step.workdir, user=step.user or None, text=True
-    )
+    env, user = {**step.environment, **more}, step.user or None
+    # In one stream, for what was printed to be in its order.
+    outcome = sandbox.run(list(step.argv), stderr=STDOUT, env=env, workdir=step.workdir, user=user, text=True)
     if outcome.returncode != 0:
         raise BuildError(f"{outcome}\n{outcome.tail(_LINES)}".rstrip())
 
