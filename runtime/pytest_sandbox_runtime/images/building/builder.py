@@ -16,7 +16,7 @@ from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_
 from pytest_sandbox_runtime.images.building.inputs import digest_of_inputs, others
 from pytest_sandbox_runtime.images.building.running import ran
 from pytest_sandbox_runtime.images.building.staged import stage
-from pytest_sandbox_runtime.images.building.telling import told
+from pytest_sandbox_runtime.images.building.telling import shortened, told
 from pytest_sandbox_runtime.images.config import author_of, steps
 from pytest_sandbox_runtime.images.mapped import worker
 from pytest_sandbox_runtime.images.places import remove_tree
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import SandboxSpec
 
 _MOST_AT_ONCE = os.cpu_count() or 1
+# A step's command may be a script of many lines.
+_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class _Place:
     call: str
 
     def __str__(self) -> str:
-        return f"step {self.number}/{self.of} {self.call}"
+        return f"step {self.number}/{self.of} {shortened(self.call, _WIDTH)}"
 
 
 class Builder:
