@@ -9,6 +9,14 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from benchmarks.building import (
+    add_base,
+    layered,
+    time_of_docker,
+    time_of_ours,
+    times_of_resolving,
+    write_dockerfile,
+)
 from benchmarks.clock import times_of, times_of_command
 from benchmarks.footprint import footprint, private_memory
 from benchmarks.loading import make_archives, times_of_docker, times_of_ours
@@ -190,7 +198,7 @@ def engine_start(bench: Bench) -> Row:
 def load(bench: Bench) -> Row:
     """An image loaded and unpacked, whole commands, in turns."""
     archives = make_archives(bench.tar, bench.where / "archives", bench.count(5, 2))
-    docker = next((rival for rival in bench.rivals if isinstance(rival, Docker)), None)
+    docker = _docker(bench)
     ours: list[float] = []
     theirs: list[float] = []
     memory = 0
@@ -210,9 +218,84 @@ def load(bench: Bench) -> Row:
     )
 
 
+def resolve(bench: Bench) -> Row:
+    """An image whose layers are all there, looked up by a builder that has not met it before."""
+    with bench.engine() as engine:
+        times = times_of_resolving(engine, layered(bench.tar, 10), bench.count(100, 20))
+    return Row(
+        work="resolve a 10-layer image that is built",
+        measured=f"{milliseconds(median(times))} (most {milliseconds(max(times))})",
+        must="<= 10 ms",
+        aim="1 ms",
+        met=median(times) <= 0.01,
+    )
+
+
+def cached_build(bench: Bench) -> Row:
+    """A Dockerfile of which nothing has changed, whole commands, in turns."""
+    folder, store, docker = write_dockerfile(bench.where / "cached", 20), bench.where / "building", _docker(bench)
+    add_base(bench.tar, store)
+    ours, theirs = [time_of_ours(folder, store)], [time_of_docker(docker.client, folder)] if docker else []
+    for _ in range(bench.count(20, 5)):
+        ours.append(time_of_ours(folder, store))
+        theirs += [time_of_docker(docker.client, folder)] if docker else []
+    return Row(
+        work="a cached build of a 20-step Dockerfile",
+        measured=milliseconds(median(ours[1:])),
+        beside=_beside(median(ours[1:]), {"docker build": median(theirs[1:])}) if theirs else "",
+        must="<= 0.5 x docker build",
+        aim="0.1 x",
+        met=median(ours[1:]) <= 0.5 * median(theirs[1:]) if theirs else None,
+    )
+
+
+def cold_build(bench: Bench) -> Row:
+    """Ten small steps that nobody has made before, whole commands, in turns."""
+    store, docker = bench.where / "building", _docker(bench)
+    add_base(bench.tar, store)
+    ours: list[float] = []
+    theirs: list[float] = []
+    for number in range(bench.count(5, 2)):
+        folder = write_dockerfile(bench.where / "cold", 10, label=f"{number}.")
+        ours.append(time_of_ours(folder, store))
+        theirs += [time_of_docker(docker.client, folder)] if docker else []
+    return Row(
+        work="build 10 small layers, cold",
+        measured=milliseconds(median(ours)),
+        beside=_beside(median(ours), {"docker build": median(theirs)}) if theirs else "",
+        must="<= 0.1 x docker build",
+        aim="0.03 x",
+        met=median(ours) <= 0.1 * median(theirs) if theirs else None,
+    )
+
+
+def stacked(bench: Bench) -> Row:
+    """A sandbox over many layers, over one on a single layer."""
+    count = bench.count(300, 50)
+    one, many = (SandboxSpec(image=image) for image in (Image.archive(bench.tar), layered(bench.tar, 20)))
+    with bench.engine() as engine:
+        base = median(times_of(lambda: _live_once(engine, one), count))
+        over = median(times_of(lambda: _live_once(engine, many), count))
+    return Row(
+        work="a sandbox on 20 layers",
+        measured=milliseconds(over),
+        beside=f"on one {milliseconds(base)} ({over / base:.2f} x)",
+        must="<= 1.3 x on one",
+        aim="1.0 x",
+        met=over <= 1.3 * base,
+    )
+
+
 # What an ordinary user's sandboxes are made differently for.
 FOR_USERS = ("host_base", "engine_start")
-WORKS = (fixture, command, host_base, crowd, churn, inside, engine_start, load)
+WORKS = (
+    *(fixture, command, host_base, crowd, churn, inside, engine_start),
+    *(load, resolve, cached_build, cold_build, stacked),
+)
+
+
+def _docker(bench: Bench) -> Docker | None:
+    return next((rival for rival in bench.rivals if isinstance(rival, Docker)), None)
 
 
 def _who() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -95,11 +94,9 @@ def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
 
 def _shell_command(path: str) -> str:
     """Return what to paste into a shell to look at the sandbox that is kept at ``path``."""
-    from pytest_sandbox_runtime.images.store import default_store
+    from pytest_sandbox_runtime.images.places import command_on
 
-    store = os.path.dirname(os.path.dirname(path))
-    elsewhere = "" if store == default_store(os.environ) else f"PYTEST_SANDBOX_HOME={shlex.quote(store)} "
-    return f"{elsewhere}pytest-sandbox shell {os.path.basename(path)}"
+    return command_on(os.path.dirname(os.path.dirname(path)), f"shell {os.path.basename(path)}")
 
 
 def close_engine(config: pytest.Config) -> None:

@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 import subprocess
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -163,3 +164,16 @@ def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 yield address
             finally:
                 process.send_signal(signal.SIGTERM)
+
+
+@pytest.fixture(scope="session")
+def busybox_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system of busybox and a shell, as a tar."""
+    tar = tmp_path_factory.mktemp("busybox") / "base.tar"
+    with tarfile.open(tar, "w") as archive:
+        archive.add(str(shutil.which("busybox", path=PATH)), "bin/busybox")
+        for name in ("sh", "cat", "echo", "ls", "touch"):
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            archive.addfile(link)
+    return tar

@@ -1,4 +1,4 @@
-"""nginx, PostgreSQL and a service of Flask, each an image of its own over one Debian, which all of them share.
+"""nginx, PostgreSQL and a service of Flask, each an image of its own over one Debian: built once, started anew.
 
 The first run makes the images, in minutes and with the network; every later one takes seconds.
 """

@@ -9,7 +9,10 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from pytest_sandbox.cli.build import add_build
 from pytest_sandbox.cli.images import add_commands
+from pytest_sandbox.cli.watching import watched
+from pytest_sandbox.image_words import WORDS, image_named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SandboxError as error:
         print(f"pytest-sandbox: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,9 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         ("shell", _shell, "open a shell in a new sandbox"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument(
-            "--image", default="host", help="host, a root file system's directory, or a tar (default: host)"
-        )
+        command.add_argument("--image", default="host", help=f"{WORDS} (default: host)")
         command.add_argument("--memory", help="a limit, for example 256M")
         command.add_argument("--network", default="none", choices=("none", "host"))
         command.add_argument("--user")
@@ -54,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         else:
             command.add_argument("kept", nargs="?", metavar="NAME", help="begin as this kept sandbox ended")
     _add_kept(commands)
+    add_build(commands)
     add_commands(commands)
     return parser
 
@@ -78,20 +82,20 @@ def _run(options: argparse.Namespace) -> int:
     argv = options.command[1:] if options.command[:1] == ["--"] else options.command
     from pytest_sandbox_runtime import Engine
 
-    with Engine.open() as engine, engine.create(_spec(options)) as sandbox:
+    with Engine.open(watched()) as engine, engine.create(_spec(options)) as sandbox:
         outcome = sandbox.run(argv, input=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
     return _status(outcome.returncode)
 
 
 def _shell(options: argparse.Namespace) -> int:
-    from pytest_sandbox_runtime import Engine, EngineSettings
+    from pytest_sandbox_runtime import Engine
 
-    spec, settings = _spec(options), EngineSettings()
+    spec, settings = _spec(options), watched()
     if options.kept is not None:
         from pytest_sandbox_runtime import kept
 
         one = kept.get(_store(), options.kept)
-        spec, settings = one.spec, EngineSettings(show=one.show, needed=one.needed, on_disk=True, kept=one.path)
+        spec, settings = one.spec, watched(show=one.show, needed=one.needed, on_disk=True, kept=one.path)
     with Engine.open(settings) as engine, engine.create(spec) as sandbox:
         return _status(sandbox.shell())
 
@@ -127,9 +131,12 @@ def _status(returncode: int) -> int:
 
 
 def _spec(options: argparse.Namespace) -> SandboxSpec:
-    from pytest_sandbox_runtime import Image, SandboxSpec
+    from pytest_sandbox_runtime import SandboxSpec
 
-    image = Image.host() if options.image == "host" else Image.archive(options.image)
     return SandboxSpec(
-        image=image, memory=options.memory, network=options.network, user=options.user, workdir=options.workdir
+        image=image_named(options.image),
+        memory=options.memory,
+        network=options.network,
+        user=options.user,
+        workdir=options.workdir,
     )

@@ -29,7 +29,6 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
-from pytest_sandbox_runtime.kept import Kept, record
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import Mount
@@ -55,7 +54,7 @@ _PATIENCE = 10.0
 _MANY = 200
 
 
-def _say_nothing(_line: str) -> None:
+def _say_nothing(*_said: object) -> None:
     pass
 
 
@@ -68,7 +67,9 @@ class EngineSettings:
     What sandboxes write is held in memory (tmpfs(5), half of the machine's at most), or, with ``on_disk`` and for
     those with a memory limit, in the store, where it can be kept. With ``kept``, a path that Sandbox.keep has returned,
     each begins with what that sandbox had changed. ``rebuild`` takes no layer from earlier runs, ``explain`` has
-    ``report``, which is told a line for each step of a build, told why it is not in the cache, too.
+    ``report``, which is told a line for each step of a build as it begins, told why it is not in the cache, too.
+    ``done`` is told the same line when the step has ended, however it ended, and the seconds that it took. Both are
+    called from several threads, as stages are built side by side.
     """
 
     store: str | None = None
@@ -80,6 +81,7 @@ class EngineSettings:
     rebuild: bool = False
     explain: bool = False
     report: Callable[[str], None] = _say_nothing
+    done: Callable[[str, float], None] = _say_nothing
 
 
 class Engine:
@@ -103,7 +105,7 @@ class Engine:
     def open(cls, settings: EngineSettings | None = None) -> Self:
         """Start a supervisor; raises UnsupportedError or EngineError where this host does not let it."""
         settings = settings or EngineSettings()
-        store = settings.store or default_store(os.environ)
+        store = os.path.abspath(settings.store or default_store(os.environ))
         _check_disk(settings, store)
         with ExitStack() as undo:
             run = create_run(store)
@@ -318,6 +320,8 @@ class Engine:
         if not self.settings.on_disk:
             msg = "what this sandbox has written is in memory, and cannot be kept"
             raise UnsupportedError(msg, hint="set on_disk in the engine's settings")
+        from pytest_sandbox_runtime.kept import Kept, record
+
         kept = Kept(
             path=kept_path(self._run, name),
             about=about,

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.capabilities import is_privileged
-from pytest_sandbox_runtime.kept import copies
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_missing_places
@@ -79,7 +78,11 @@ class Jobs:
         return Job(marshal.dumps(work), tree, self._identity(spec)[0], joined)
 
     def _begun(self, tree: Tree) -> tuple[Step, ...]:
-        return () if self._settings.kept is None else copies(self._settings.kept, tree)
+        if self._settings.kept is None:
+            return ()
+        from pytest_sandbox_runtime.kept import copies
+
+        return copies(self._settings.kept, tree)
 
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``."""

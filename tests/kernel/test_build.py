@@ -3,107 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox_runtime import Engine, EngineSettings, Image, SandboxSpec
+from pytest_sandbox_runtime import Image, SandboxSpec
 from pytest_sandbox_runtime.errors import BuildError, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
+
+    from tests.kernel.conftest import Bench
 
 pytestmark = pytest.mark.needs("overlayfs", "static-busybox")
 
-TOOLS = (
-    "sh",
-    "true",
-    "cat",
-    "echo",
-    "ls",
-    "id",
-    "mkdir",
-    "rm",
-    "ln",
-    "touch",
-    "sleep",
-    "stat",
-    "test",
-    "find",
-    "wc",
-    "mv",
-)
 # What depends on neither user, machine nor Python.
 PINNED = "sha256:20cc201bc9246ba1e8f25b5384c5ed0b03c9a6a97925d05a1200ba37a07e7b26"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """A root file system of busybox, as a tar."""
-    root = tmp_path_factory.mktemp("base")
-    (root / "bin").mkdir()
-    (root / "etc").mkdir()
-    shutil.copy(shutil.which("busybox") or "", root / "bin/busybox")
-    for name in TOOLS:
-        (root / "bin" / name).symlink_to("busybox")
-    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:app:/home/app:/bin/sh\n")
-    (root / "etc/group").write_text("root:x:0:\nstaff:x:1001:\n")
-    tar = tmp_path_factory.mktemp("tar") / "base.tar"
-    with tarfile.open(tar, "w") as archive:
-        for path in sorted(root.rglob("*")):
-            archive.add(path, arcname=str(path.relative_to(root)), recursive=False, filter=as_root)
-    return Image.archive(tar)
-
-
-def as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    member.mtime = 0
-    member.mode = 0o755 if member.isdir() or "busybox" in member.name else 0o644
-    return member
-
-
-class Bench:
-    """An engine on a store, and what it said."""
-
-    def __init__(self, store: Path, **settings: Any) -> None:
-        self.said: list[str] = []
-        how = EngineSettings(store=str(store), report=self.said.append, **settings)
-        self.engine = Engine.open(how)
-
-    def digest(self, image: Image) -> str:
-        return self.engine.images.build(image).digest
-
-    def printed(self, image: Image, command: str) -> str:
-        with self.engine.create(SandboxSpec(image=image)) as sandbox:
-            outcome = sandbox.run(command, check=True)
-        return str(outcome.stdout)
-
-
-@pytest.fixture
-def open_bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
-    opened: list[Bench] = []
-
-    def open_one(name: str = "store", **settings: bool) -> Bench:
-        opened.append(Bench(tmp_path / name, **settings))
-        return opened[-1]
-
-    yield open_one
-    for bench in opened:
-        bench.engine.close()
-
-
-@pytest.fixture
-def bench(open_bench: Callable[..., Bench]) -> Bench:
-    return open_bench()
 
 
 # What is in an image
@@ -370,6 +291,26 @@ def test_a_failed_step_shows_its_command_its_last_lines_and_a_way_in(bench: Benc
     found = caught.value.hint.rpartition(" ")[2]
     before = Image.pull(found)
     assert bench.printed(before, "ls /before") == "/before\n"
+
+
+def test_a_failed_step_is_named_by_its_begin_and_shows_what_it_printed_in_order(bench: Bench, base: Image) -> None:
+    with pytest.raises(BuildError) as caught:
+        bench.digest(base.run(f"true {'x' * 500}; echo one; echo two >&2; echo three; exit 1"))
+    first, *_, one, two, three = caught.value.message.splitlines()
+    assert (one, two, three) == ("one", "two", "three")
+    assert first.startswith("step 1/1 run('true xxx")
+    assert first.partition(" failed: ")[0].endswith("xxx ...")
+
+
+def test_what_replaces_a_link_is_what_later_files_meet(bench: Bench, base: Image, tmp_path: Path) -> None:
+    for name in ("a/link/one", "b/link", "c/link/two"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    below = base.run("mkdir /real; ln -s real /link")
+    image = below.copy(["a", "b"], "/", context=tmp_path)
+    assert bench.printed(image, "ls /real; stat -c %F /link") == "one\nregular empty file\n"
+    with pytest.raises(ImageError, match="/link is a file"):
+        bench.digest(below.copy(["a", "b", "c"], "/", context=tmp_path))
 
 
 def test_a_missing_file_is_named(bench: Bench, base: Image, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import textwrap
 from pathlib import Path
@@ -139,6 +140,8 @@ def test_a_document_alone_needs_no_context() -> None:
 def test_add_takes_addresses() -> None:
     found = layers(f"ADD --checksum={DIGEST} --chmod=755 https://x/y.tgz /z")
     assert found == (Download(url="https://x/y.tgz", target="/z", checksum=DIGEST, chmod="755"),)
+    kinds = [type(layer) for layer in layers("ADD a http://x/y .")]
+    assert kinds == [Copy, Download]
     kinds = [type(layer) for layer in layers("ADD a http://x/y /z/")]
     assert kinds == [Copy, Download]
 
@@ -487,6 +490,8 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
         ("FROM a\nCOPY --from=$x a b", "Dockerfile:2: COPY: --from takes no variable"),
         ("FROM a\nCOPY a", "Dockerfile:2: COPY: it is followed by at least one source and the target"),
         ("FROM a\nCOPY a <<x\nx", "Dockerfile:2: COPY: the target is missing behind <<x"),
+        ("FROM a\nADD http://a/b http://a/c /d", "Dockerfile:2: ADD: several files cannot all become /d: end it with"),
+        ("FROM a\nADD http://a/b file d", "Dockerfile:2: ADD: several files cannot all become d"),
         ("FROM a\nCOPY http://a/b c", "Dockerfile:2: COPY: http://a/b is no path"),
         ("FROM a\nCOPY $x b", "Dockerfile:2: COPY: a source is empty"),
         ("FROM a\nADD https://github.com/a/b.git c", "Dockerfile:2: ADD: https://github.com/a/b.git: git"),
@@ -579,3 +584,13 @@ def test_an_argument_that_nothing_declares_is_said() -> None:
     with pytest.raises(DockerfileError) as caught:
         read_text("FROM a\nARG VERSION", args={"VERSOIN": "1"})
     assert str(caught.value) == ("Dockerfile: args has VERSOIN, which no ARG declares\n  hint: did you mean VERSION?")
+
+
+def test_secrets_are_files_by_id_and_no_part_of_the_key(tmp_path: Path) -> None:
+    text = "FROM scratch\nRUN --mount=type=secret,id=a --mount=type=secret,id=b,env=B x"
+    (run,) = runs(image_of(text, secrets={"a": "/files/a"}))
+    assert [mount.source for mount in run.mounts if isinstance(mount, SecretMount)] == ["/files/a", None]
+    assert image_of(text, secrets={"a": "/files/a"}).key() == image_of(text).key()
+    image = Image.dockerfile(tmp_path, secrets={"a": "relative"})
+    assert image.key() == Image.dockerfile("/elsewhere").key()
+    assert repr(image) == f"Image.dockerfile({str(tmp_path)!r}, secrets={{'a': {os.path.abspath('relative')!r}}})"

@@ -106,7 +106,7 @@ BASES = st.one_of(
     st.builds(Image.pull, WORDS, st.one_of(st.none(), WORDS)),
     st.builds(Image.archive, PATHS),
     st.builds(Image.debian, WORDS, st.lists(WORDS, max_size=2), st.sampled_from([None, "20260101T000000Z"])),
-    st.builds(Image.dockerfile, PATHS, st.one_of(st.none(), WORDS), PAIRS),
+    st.builds(Image.dockerfile, PATHS, st.one_of(st.none(), WORDS), PAIRS, secrets=st.dictionaries(WORDS, PATHS)),
 )
 
 
@@ -280,11 +280,28 @@ def test_packages_stand_for_steps() -> None:
     assert {"SOURCE_DATE_EPOCH"} <= set(dict(pip.env)) & set(dict(apt.env)) & set(dict(apk.env))
 
 
-def test_a_requirements_file_is_seen_with_those_beside_it() -> None:
+def test_a_requirements_file_is_seen_and_nothing_beside_it() -> None:
     run = Pip(requirements="/srv/requirements.txt", packages=("a",)).as_run()
     (mount,) = [mount for mount in run.mounts if isinstance(mount, BindMount)]
-    assert mount.context == Context(directory="/srv")
-    assert run.command[-3:] == ("a", "-r", f"{mount.target}/requirements.txt")
+    assert (mount.context, mount.source) == (Context(directory="/srv"), "requirements.txt")
+    assert run.command[-3:] == ("a", "-r", mount.target)
+
+
+def test_what_a_requirements_file_names_is_seen_as_well(tmp_path: Path) -> None:
+    files = {
+        "app/main.txt": "-r more.txt\nflask  # -r no.txt\n  --constraint=../pins.txt # why\n--requirement sub/deep.txt\n",
+        "app/more.txt": "-rmain.txt\n-c https://example.org/-c/x.txt\n#-r no.txt\n--require-hashes\n-cmore.txt",
+        "pins.txt": "",
+        "app/sub/deep.txt": "-r gone.txt\n-e ./project\n-r ${VARIABLE}\n--find-links wheels",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    run = Pip(requirements=str(tmp_path / "app/main.txt")).as_run()
+    mounts = {mount.source: mount.target for mount in run.mounts if isinstance(mount, BindMount)}
+    assert sorted(mounts) == [*sorted(set(files) - {"pins.txt"} | {"app/sub/gone.txt"}), "pins.txt"]
+    assert run.command[-2:] == ("-r", mounts["app/main.txt"])
+    assert mounts["pins.txt"] == "/tmp/requirements/pins.txt"
 
 
 # What is wrong

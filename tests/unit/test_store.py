@@ -304,7 +304,7 @@ def test_a_kill_at_any_moment_leaves_the_store_whole(tmp_path: Path) -> None:
         if status == 0:
             break
     assert status == 0
-    assert step > 30
+    assert step > 20  # in this process; that of an ordinary user has another do a part
 
 
 def test_what_a_dead_maker_left_goes_with_the_next_layer_of_any_archive(archive: Path, store: Store) -> None:

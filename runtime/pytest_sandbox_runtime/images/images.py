@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import Image
 
 _ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Images:
         """Return the image that is meant, which stays until the store is closed; raises ImageError where none is."""
         found = image if isinstance(image, BuiltImage) else self._find(image)
         if not self._layout.has(found.digest, found.descriptor.size, self._store.lease):
-            raise ImageError(f"the store has no image {found}", hint="pytest-sandbox images lists those that it has")
+            raise ImageError(f"the store has no image {found}", hint=self._what_there_is(str(found)))
         return found
 
     def list(self) -> tuple[ImageSummary, ...]:
@@ -230,8 +231,21 @@ class Images:
             raise ImageError(f"{text} is the begin of {len(found)} ids", hint="write more of it")
         if not found:
             name = reference.familiar if reference else text
-            raise ImageError(f"the store has no image {name}", hint="pytest-sandbox images lists those that it has")
+            raise ImageError(f"the store has no image {name}", hint=self._what_there_is(name))
         return BuiltImage(found.popitem()[1].bare())
+
+    def _what_there_is(self, wanted: str) -> str:
+        """Return the names that images have, those that are most like ``wanted`` first."""
+        from difflib import get_close_matches
+
+        names = [reference.familiar for reference in map(_reference_of, self._layout.index().manifests) if reference]
+        if not names:
+            return (
+                "it has none with a name; pytest-sandbox build -t NAME makes one, and pytest-sandbox load takes one in"
+            )
+        near = get_close_matches(wanted, names, n=_MOST_NAMED, cutoff=0)
+        more = f" and {len(names) - len(near)} more" if len(names) > len(near) else ""
+        return f"it has {', '.join(near)}{more}; pytest-sandbox images lists all"
 
     def _by_id(self, begin: str) -> dict[str, Descriptor]:
         found = {}

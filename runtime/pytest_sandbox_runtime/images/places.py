@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pwd
+import shlex
 import shutil
 import stat
 from typing import TYPE_CHECKING
@@ -27,6 +28,12 @@ def default_store(environ: Mapping[str, str]) -> str:
     cache = environ.get("XDG_CACHE_HOME", "")
     # The XDG specification has relative paths ignored.
     return os.path.join(cache if os.path.isabs(cache) else _home_cache(environ), "pytest-sandbox")
+
+
+def command_on(store: str, words: str) -> str:
+    """Return what to paste into a shell for the command ``pytest-sandbox`` to do ``words`` on that store."""
+    elsewhere = "" if store == default_store(os.environ) else f"PYTEST_SANDBOX_HOME={shlex.quote(store)} "
+    return f"{elsewhere}pytest-sandbox {words}"
 
 
 def _home_cache(environ: Mapping[str, str]) -> str:

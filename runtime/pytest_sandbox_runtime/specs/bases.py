@@ -50,25 +50,38 @@ class Archive:
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """What a Dockerfile says, once it is read: ``path`` is the file, or the folder that holds it and is its context."""
+    """What a Dockerfile says, once it is read: ``path`` is the file, or the folder that holds it.
+
+    ``context`` is the folder that it copies from; None is the one that holds it. ``secrets`` are files of the host by
+    the id that ``RUN --mount=type=secret`` has.
+    """
 
     kind: ClassVar[str] = "dockerfile"
     path: str = field(metadata=PLACE)
     target: str | None = None
     args: tuple[tuple[str, str], ...] = ()
     contexts: tuple[tuple[str, Image], ...] = ()
+    context: str | None = field(default=None, metadata=PLACE)
+    secrets: tuple[tuple[str, str], ...] = field(default=(), metadata=PLACE)
 
     def __post_init__(self) -> None:
         check_text(self.path, "the Dockerfile")
         object.__setattr__(self, "path", os.path.abspath(self.path))
         if self.target is not None:
             check_text(self.target, "the target")
+        if self.context is not None:
+            check_text(self.context, "the context")
+            object.__setattr__(self, "context", os.path.abspath(self.context))
         for name, value in self.args:
             check_text(name, "args has")
             check_text(value, f"args has {name}=", empty=True)
         for name, image in self.contexts:
             check_text(name, "contexts has")
             _check_image(image, f"contexts has {name}=")
+        for name, file in self.secrets:
+            check_text(name, "secrets has")
+            check_text(file, f"secrets has {name}=")
+        object.__setattr__(self, "secrets", tuple((name, os.path.abspath(file)) for name, file in self.secrets))
 
 
 @dataclass(frozen=True)

@@ -135,15 +135,23 @@ class Image:
         target: str | None = None,
         args: Mapping[str, str] | None = None,
         contexts: Mapping[str, Image] | None = None,
+        *,
+        context: Path | None = None,
+        secrets: Mapping[str, Path] | None = None,
     ) -> Self:
         """Return what the Dockerfile ``path``, or the one in the folder ``path``, says, up to the stage ``target``.
 
-        ``args`` are values for its ARG instructions, and ``contexts`` images for the names in FROM and --from.
+        ``args`` are values for its ARG instructions, and ``contexts`` images for the names in FROM and --from. Files
+        are copied from the folder ``context``, by default the one that holds the Dockerfile. ``secrets`` are files of
+        the host by the id of ``RUN --mount=type=secret,id=...``, seen during that step only.
         """
         from pytest_sandbox_runtime.specs.bases import Dockerfile
 
         pairs = tuple(sorted((args or {}).items()))
-        return cls(Dockerfile(os.fspath(path), target, pairs, tuple(sorted((contexts or {}).items(), key=_first))))
+        images = tuple(sorted((contexts or {}).items(), key=_first))
+        files = tuple(sorted((name, os.fspath(file)) for name, file in (secrets or {}).items()))
+        where = None if context is None else os.fspath(context)
+        return cls(Dockerfile(os.fspath(path), target, pairs, images, where, files))
 
     @classmethod
     def debian(cls, suite: str, packages: Sequence[str] = (), snapshot: str | None = None) -> Self:
@@ -198,6 +206,7 @@ class Image:
     ) -> Self:
         """Copy files, the contents of directories, and what patterns match, to ``target``.
 
+        Where that is more than one file, ``target`` has to end with a slash, or be a directory.
         Sources are relative to ``context``, by default the current directory, and what its .dockerignore names is left
         out; or they are paths in ``from_``, another image.
         """

@@ -14,7 +14,8 @@ from pytest_sandbox_runtime.specs.bases import PLACE
 from pytest_sandbox_runtime.specs.checks import check_packages
 from pytest_sandbox_runtime.specs.context import Context
 from pytest_sandbox_runtime.specs.file_layers import Run
-from pytest_sandbox_runtime.specs.run_mounts import BindMount, CacheMount, FileMount, TmpfsMount
+from pytest_sandbox_runtime.specs.requirements import files_of
+from pytest_sandbox_runtime.specs.run_mounts import BindMount, CacheMount, TmpfsMount
 
 # 2024-01-01: late enough for zip, which knows no year before 1980, and for anything that is installed with a date.
 SOURCE_DATE_EPOCH = 1704067200
@@ -26,6 +27,15 @@ _APT_LEFT = (
     "/var/log/apt /var/log/dpkg.log /var/log/alternatives.log /var/log/bootstrap.log /var/log/fontconfig.log "
     "/var/cache/ldconfig/aux-cache /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/cache/man/*"
 )
+# A service that is started with its installation would take this machine's own ports: invoke-rc.d(8).
+_NO_SERVICES = """\
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+trap 'rm -f $policy' EXIT
+printf '#!/bin/sh\\nexit 101\\n' > $policy
+chmod 755 $policy
+fi
+"""
 _PIP_CACHE = "/var/cache/pip"
 _PIP_REQUIREMENTS = "/tmp/requirements"
 _PIP_ENV = (
@@ -61,12 +71,11 @@ class Apt:
         recommends = "" if self.recommends else " --no-install-recommends"
         update = "apt-get -q update\n" if self.update else ""
         # apt has its own user fetch, who cannot write to a cache of root's.
-        script = f'{update}apt-get -q -y -o APT::Sandbox::User=root install{recommends} -- "$@"\nrm -rf {_APT_LEFT}\n'
+        install = f'apt-get -q -y -o APT::Sandbox::User=root install{recommends} -- "$@"'
+        script = f"{_NO_SERVICES}{update}{install}\nrm -rf {_APT_LEFT}\n"
         mounts = (
             CacheMount(target="/var/cache/apt", id="apt-archives", sharing="locked"),
             CacheMount(target="/var/lib/apt/lists", id="apt-lists", sharing="locked"),
-            # A service that is started with its installation would take this machine's own ports: invoke-rc.d(8).
-            FileMount(target="/usr/sbin/policy-rc.d", content=b"#!/bin/sh\nexit 101\n"),
         )
         command = (*_SHELL, script.replace("-q update", "-q -o APT::Sandbox::User=root update"), "apt", *self.packages)
         return Run(command=command, env=_APT_ENV, network="host", mounts=mounts)
@@ -91,16 +100,22 @@ class Pip:
         check_packages((self.python,), "python")
 
     def as_run(self) -> Run:
-        """Return the step that installs them, without byte code: Python writes that where it wants it."""
+        """Return the step that installs them, without byte code: Python writes that where it wants it.
+
+        Of the host it sees the requirements file, and those that this one names with -r and -c.
+        """
         mounts: list[CacheMount | BindMount | TmpfsMount] = [
             CacheMount(target=_PIP_CACHE, id="pip", sharing="shared", mode=0o1777)
         ]
         wanted = list(self.packages)
         if self.requirements is not None:
-            directory, name = os.path.split(self.requirements)
-            # A requirements file may name others beside it.
-            mounts.append(BindMount(target=_PIP_REQUIREMENTS, context=Context(directory=directory)))
-            wanted += ["-r", f"{_PIP_REQUIREMENTS}/{name}"]
+            files = files_of(self.requirements)
+            directory = os.path.commonpath(map(os.path.dirname, files))
+            for file in files:
+                name = os.path.relpath(file, directory)
+                place = Context(directory=directory)
+                mounts.append(BindMount(target=f"{_PIP_REQUIREMENTS}/{name}", source=name, context=place))
+            wanted += ["-r", f"{_PIP_REQUIREMENTS}/{os.path.relpath(self.requirements, directory)}"]
         command = (self.python, "-m", "pip", "install", "--no-compile", *wanted)
         return Run(command=command, env=_PIP_ENV, network="host", mounts=tuple(mounts))
 

@@ -84,6 +84,7 @@ def _base_call(base: Base) -> _Call:
     elif isinstance(base, Dockerfile):
         args = (base.path,)
         words = {"target": base.target, "args": dict(base.args), "contexts": dict(base.contexts)}
+        words.update(context=base.context, secrets=dict(base.secrets))
     elif isinstance(base, Debian):
         args, words = (base.suite,), {"packages": list(base.packages), "snapshot": base.snapshot}
     return base.kind, args, {name: value for name, value in words.items() if value}

@@ -17,8 +17,7 @@ from pytest_sandbox_runtime.images.stack import Stack
 from pytest_sandbox_runtime.specs import Archive, Debian, Pull, Scratch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from pytest_sandbox_runtime.images.building.telling import Telling
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.manifest import Descriptor
     from pytest_sandbox_runtime.images.store import Store
@@ -32,7 +31,7 @@ _LINES = 20
 _NO_SERVICES = r'printf "#!/bin/sh\nexit 101\n" > "$1"/usr/sbin/policy-rc.d && chmod 755 "$1"/usr/sbin/policy-rc.d'
 
 
-def base_of(base: Base, store: Store, images: Images, report: Callable[[str], None]) -> Chain:
+def base_of(base: Base, store: Store, images: Images, telling: Telling) -> Chain:
     """Return the layers that ``base`` stands for, unpacked; raises ImageError."""
     if isinstance(base, Scratch):
         return Chain()
@@ -41,7 +40,7 @@ def base_of(base: Base, store: Store, images: Images, report: Callable[[str], No
     if isinstance(base, Pull):
         return chain_of(images.get(base.reference).descriptor, store)
     if isinstance(base, Debian):
-        return chain_of(_debian(base, store, report), store)
+        return chain_of(_debian(base, store, telling), store)
     hint = "start from Image.debian(), Image.archive() or Image.pull()"
     raise ImageError("layers cannot be put on a copy of this machine, which is another on each", hint=hint)
 
@@ -68,7 +67,7 @@ def _archive(path: str, store: Store) -> Chain:
     return chain_of(store.image_in(path), store)
 
 
-def _debian(base: Debian, store: Store, report: Callable[[str], None]) -> Descriptor:
+def _debian(base: Debian, store: Store, telling: Telling) -> Descriptor:
     from pytest_sandbox_runtime.images.archive import load
 
     words = _mmdebstrap_words(base)
@@ -81,8 +80,10 @@ def _debian(base: Debian, store: Store, report: Callable[[str], None]) -> Descri
         raise UnsupportedError(
             f"{base} is made by mmdebstrap, which is not installed", hint="sudo apt install mmdebstrap"
         )
-    report(f"{base.suite}: made by mmdebstrap")
-    with tempfile.TemporaryDirectory(prefix="debian-", dir=store.path) as place:
+    with (
+        telling(f"{base.suite}: made by mmdebstrap"),
+        tempfile.TemporaryDirectory(prefix="debian-", dir=store.path) as place,
+    ):
         tar = os.path.join(place, "root.tar")
         _mmdebstrap(base.suite, words, tar)
         ((_, descriptor),) = load(store, tar)

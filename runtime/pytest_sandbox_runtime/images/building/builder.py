@@ -1,25 +1,22 @@
-"""PYTEST_DONT_REWRITE. The builder: layer after layer, each looked for in the cache, and made once by who is first."""
+"""PYTEST_DONT_REWRITE. The builder: layer after layer, each looked for in the cache, and made once by who is first.
+
+What only layers need is imported when there is one, as most first sandboxes of a run are waited for.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import BuildError, ImageError
 from pytest_sandbox_runtime.images.building.bases import base_of
 from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_of
-from pytest_sandbox_runtime.images.building.inputs import digest_of_inputs, others
-from pytest_sandbox_runtime.images.building.running import ran
-from pytest_sandbox_runtime.images.building.staged import stage
-from pytest_sandbox_runtime.images.building.telling import shortened, told
-from pytest_sandbox_runtime.images.config import author_of, steps
-from pytest_sandbox_runtime.images.mapped import worker
-from pytest_sandbox_runtime.images.places import remove_tree
+from pytest_sandbox_runtime.images.building.telling import shortened, teller
+from pytest_sandbox_runtime.images.places import command_on, remove_tree
 from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 
@@ -31,11 +28,13 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.building.chain import Chain
     from pytest_sandbox_runtime.images.config import Step
     from pytest_sandbox_runtime.images.manifest import Descriptor
-    from pytest_sandbox_runtime.specs import SandboxSpec
+    from pytest_sandbox_runtime.specs import Layer, SandboxSpec
 
 _MOST_AT_ONCE = os.cpu_count() or 1
 # A step's command may be a script of many lines.
 _WIDTH = 120
+# As many digits of an id as Docker shows.
+_SHORT = 12
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ class Builder:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._store = engine.store
-        self._report = engine.settings.report
+        self._telling = teller(engine.settings)
         rebuild, run = engine.settings.rebuild, os.path.basename(engine.run_directory)
-        self._cache = Cache(self._store, run, rebuild=rebuild, report=self._report)
+        self._cache = Cache(self._store, run, rebuild=rebuild, telling=self._telling)
         self._chains: dict[Image, Future[Chain]] = {}
         self._lock = threading.Lock()
         self._explain = engine.settings.explain
@@ -111,21 +110,33 @@ class Builder:
             from pytest_sandbox_runtime.images.dockerfile import resolve
 
             return self.chain(resolve(image, base_config=lambda base: self.chain(base).config))
+        if not image.layers:
+            return base_of(image.base, self._store, self._engine.images, self._telling)
+        from concurrent.futures import ThreadPoolExecutor
+
+        from pytest_sandbox_runtime.images.building.inputs import others
+
         with ThreadPoolExecutor(_MOST_AT_ONCE) as side:
             for other in others(image.layers):
                 # Met again where it is used, and then whatever went wrong is told.
                 side.submit(self.chain, other)
-            chain = base_of(image.base, self._store, self._engine.images, self._report)
-            if image.layers and chain.is_directory:
-                raise ImageError(
-                    f"layers cannot be put on the directory {chain.stack.roots[0]}", hint="pack it as a tar"
-                )
-            made = steps(image.layers, chain.config)
-            for number, step in enumerate(made, 1):
-                chain = self._stack(chain, step, _Place(number, len(made), told(step.layer)))
+            return self._with_layers(base_of(image.base, self._store, self._engine.images, self._telling), image.layers)
+
+    def _with_layers(self, chain: Chain, layers: tuple[Layer, ...]) -> Chain:
+        from pytest_sandbox_runtime.images.building.telling import told
+        from pytest_sandbox_runtime.images.config import steps
+
+        if chain.is_directory:
+            raise ImageError(f"layers cannot be put on the directory {chain.stack.roots[0]}", hint="pack it as a tar")
+        made = steps(layers, chain.config)
+        for number, step in enumerate(made, 1):
+            chain = self._stack(chain, step, _Place(number, len(made), told(step.layer)))
         return chain
 
     def _stack(self, chain: Chain, step: Step, place: _Place) -> Chain:
+        from pytest_sandbox_runtime.images.building.inputs import digest_of_inputs
+        from pytest_sandbox_runtime.images.config import author_of
+
         if not step.changes_files:
             chain = replace(chain, author=author_of(Image(layers=(step.layer,)), chain.author))
             return chain.with_config(step.config, place.call)
@@ -140,9 +151,8 @@ class Builder:
 
     def _make_layer(self, key: str, chain: Chain, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor:
         why = f": {self._cache.reason(step, parts)}" if self._explain else ""
-        self._report(f"{place}{why}")
         try:
-            with self._upper(chain, step) as upper:
+            with self._telling(f"{place}{why}"), self._upper(chain, step) as upper:
                 layer = self._store.write_layer(upper, chain.stack, OWN_FILES if step.run is not None else ())
         except BuildError as error:
             raise self._failed(error, chain, place) from None
@@ -151,14 +161,26 @@ class Builder:
     @contextlib.contextmanager
     def _upper(self, chain: Chain, step: Step) -> Iterator[str]:
         """Yield a directory with all that ``step`` changes, as an overlay's upper one."""
+        from pytest_sandbox_runtime.images.building.running import ran
+
         roots = chain.stack.roots
         if step.run is not None:
             image = Image(Unpacked(roots, "the image so far", on_disk=True))
             with ran(self._engine, image, step, roots, self._roots_of) as upper:
                 yield upper
             return
+        with self._staged(step, roots) as upper:
+            yield upper
+
+    @contextlib.contextmanager
+    def _staged(self, step: Step, roots: tuple[str, ...]) -> Iterator[str]:
+        from tempfile import mkdtemp
+
+        from pytest_sandbox_runtime.images.building.staged import stage
+        from pytest_sandbox_runtime.images.mapped import worker
+
         others = getattr(step.layer, "from_", None)
-        place = tempfile.mkdtemp(prefix="step-", dir=self._engine.run_directory)
+        place = mkdtemp(prefix="step-", dir=self._engine.run_directory)
         try:
             os.chmod(place, 0o755)
             worker().call(stage, step, place, roots, () if others is None else self._roots_of(others))
@@ -170,8 +192,9 @@ class Builder:
         return self.chain(image).stack.roots
 
     def _failed(self, error: BuildError, chain: Chain, place: _Place) -> BuildError:
-        before = chain.write(self._store)
-        return BuildError(
-            f"{place} failed: {error.message}",
-            hint=f"look around in the state before it: pytest-sandbox shell --image {before.digest[7:19]}",
+        before = chain.write(self._store).digest.partition(":")[2][:_SHORT]
+        hint = (
+            error.hint
+            or f"look around in the state before it: {command_on(self._store.path, f'shell --image {before}')}"
         )
+        return BuildError(f"{place} failed: {error.message}", hint=hint)

@@ -11,25 +11,26 @@ from pytest_sandbox_runtime.images.documents import canonical
 from pytest_sandbox_runtime.specs.keys import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from pytest_sandbox_runtime.images.building.chain import Chain
+    from pytest_sandbox_runtime.images.building.telling import Telling
     from pytest_sandbox_runtime.images.config import Step
     from pytest_sandbox_runtime.images.manifest import Descriptor
     from pytest_sandbox_runtime.images.store import Store
 
 # To be raised when the same declaration begins to make other layers.
-_VERSION = 2
+_VERSION = 3
 
 
 class Cache:
     """The records of ``store``; with ``rebuild`` only those that this ``run``, by any of its workers, has made."""
 
-    def __init__(self, store: Store, run: str, *, rebuild: bool, report: Callable[[str], None]) -> None:
+    def __init__(self, store: Store, run: str, *, rebuild: bool, telling: Telling) -> None:
         self._store = store
         self._run = run
         self._rebuild = rebuild
-        self._report = report
+        self._telling = telling
 
     def find(self, key: str) -> Descriptor | None:
         """Return the layer that ``key`` led to."""
@@ -47,8 +48,8 @@ class Cache:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self._report(f"{name}: another process makes it; waiting")
-            lock.acquire()
+            with self._telling(f"{name}: another process makes it; waiting"):
+                lock.acquire()
         try:
             yield
         finally:

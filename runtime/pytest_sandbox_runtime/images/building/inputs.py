@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from pytest_sandbox_runtime.images.building.selecting import digest_of, select
-from pytest_sandbox_runtime.lowers import MergedTree
 from pytest_sandbox_runtime.specs import BindMount, Copy, Image
 
 if TYPE_CHECKING:
@@ -29,6 +27,9 @@ def digest_of_inputs(step: Step, chain_of: ChainOf) -> str:
         if copy.from_ is not None:
             said.append(chain_of(copy.from_).stack.chain_id or "")
         elif copy.context is not None:
+            from pytest_sandbox_runtime.images.building.selecting import digest_of, select
+            from pytest_sandbox_runtime.lowers import MergedTree
+
             said.append(digest_of(select(copy, MergedTree((copy.context.directory,)), is_image=False)))
     return hashlib.sha256("\n".join(said).encode()).hexdigest() if said else ""
 

@@ -9,7 +9,7 @@ import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import BuildError, ImageError
+from pytest_sandbox_runtime.errors import BuildError, CommandError, CommandNotFoundError, ImageError
 from pytest_sandbox_runtime.images.building.staged import copied
 from pytest_sandbox_runtime.images.mapped import worker
 from pytest_sandbox_runtime.images.places import remove_tree
@@ -64,9 +64,14 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
 
 
 def _run(sandbox: Sandbox, step: Step, more: dict[str, str]) -> None:
-    env, user = {**step.environment, **more}, step.user or None
-    # In one stream, for what was printed to be in its order.
-    outcome = sandbox.run(list(step.argv), stderr=STDOUT, env=env, workdir=step.workdir, user=user, text=True)
+    argv, env, user = list(step.argv), {**step.environment, **more}, step.user or None
+    try:
+        # In one stream, for what was printed to be in its order.
+        outcome = sandbox.run(argv, stderr=STDOUT, env=env, workdir=step.workdir, user=user, text=True)
+    except (CommandError, CommandNotFoundError) as error:
+        lacks_shell = isinstance(error, CommandNotFoundError) and argv[: len(step.shell)] == list(step.shell)
+        hint = "start from an image that has this shell, or give the command as a list" if lacks_shell else error.hint
+        raise BuildError(error.message, hint=hint) from error
     if outcome.returncode != 0:
         raise BuildError(f"{outcome}\n{outcome.tail(_LINES)}".rstrip())
 
@@ -135,12 +140,19 @@ class _Mounts:
         return path
 
     def _secret(self, mount: SecretMount) -> Mount | None:
-        if mount.source is None or not os.path.exists(mount.source):
+        if mount.source is None:
             if mount.required:
-                raise ImageError(f"the secret {mount.id} is needed, and there is no file {mount.source}")
+                hint = f'name its file: Image.dockerfile(..., secrets={{"{mount.id}": path}})'
+                raise ImageError(f"the step needs the secret {mount.id}, which was not given", hint=hint)
             return None
-        with open(mount.source, "rb") as file:
-            content = file.read()
+        try:
+            with open(mount.source, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            hint = "write it there, or name another file in secrets="
+            raise ImageError(
+                f"the secret {mount.id}: cannot read {mount.source}: {error.strerror}", hint=hint
+            ) from error
         if mount.env is not None:
             self.env[mount.env] = os.fsdecode(content)
         if mount.target is None:

@@ -46,7 +46,9 @@ def stage(step: Step, upper: str, lowers: tuple[str, ...], others: tuple[str, ..
 
 def copied(copy: Copy, place: str, others: tuple[str, ...]) -> str:
     """Write what ``copy``, of one source, takes to the empty directory ``place``; return where that is."""
-    (only,) = select(copy, _tree_of(copy, others), is_image=copy.from_ is not None)
+    only, *more = select(copy, _tree_of(copy, others), is_image=copy.from_ is not None)
+    if more:
+        raise ImageError(f"the mount of {copy.sources[0]} could be any of several", hint="name one file or directory")
     name = "" if only.is_directory else os.path.basename(only.path)
     place_source(only, f"/{name}", copy, Staging(place, ()))
     return os.path.join(place, name)
@@ -77,12 +79,17 @@ def _place_download(layer: Download, step: Step, staging: Staging) -> None:
 
 def _copy(layer: Copy, step: Step, staging: Staging, sources: tuple[Source, ...]) -> None:
     target = step.path(layer.target)
-    several = len(sources) + len(layer.inline) > 1
-    found = staging.tree.seen(staging.tree.resolve(target))
-    is_there = found is not None and stat.S_ISDIR(found.status.st_mode)
-    into = target.endswith("/") or several or is_there
+    archives = [source for source in sources if layer.unpack and not source.is_directory and _is_archive(source)]
+    files = [os.path.basename(source.path) for source in sources if not source.is_directory and source not in archives]
+    files += [name for name, _ in layer.inline]
+    into = target.endswith("/") or _is_directory(target, staging)
+    if files and len(sources) + len(layer.inline) > 1 and not into:
+        raise ImageError(
+            f"{', '.join(files)} cannot all become {layer.target}, which is no directory",
+            hint=f"end the target with a slash, {layer.target}/, and it will be one",
+        )
     for source in sources:
-        if layer.unpack and not source.is_directory and _is_archive(source.selected[0].found.place):
+        if source in archives:
             with open(source.selected[0].found.place, "rb") as archive:
                 _unpack(archive, target, staging)
             continue
@@ -90,9 +97,13 @@ def _copy(layer: Copy, step: Step, staging: Staging, sources: tuple[Source, ...]
         place_source(source, base, layer, staging)
     owner, chmod = _words(layer, staging)
     for name, content in layer.inline:
-        staging.file(
-            os.path.join(target, name) if into else target, io.BytesIO(content), owner, apply_mode(chmod, 0o644)
-        )
+        where = os.path.join(target, name) if into else target
+        staging.file(where, io.BytesIO(content), owner, apply_mode(chmod, 0o644))
+
+
+def _is_directory(target: str, staging: Staging) -> bool:
+    found = staging.tree.seen(staging.tree.resolve(target))
+    return found is not None and stat.S_ISDIR(found.status.st_mode)
 
 
 def place_source(source: Source, target: str, layer: Copy, staging: Staging) -> None:
@@ -117,8 +128,8 @@ def _write(one: Selected, path: str, staging: Staging) -> None:
         raise ImageError(f"{one.found.place} is neither a file, a directory nor a link, and cannot be copied")
 
 
-def _is_archive(path: str) -> bool:
-    with open(path, "rb") as file:
+def _is_archive(source: Source) -> bool:
+    with open(source.selected[0].found.place, "rb") as file:
         return _looks_packed(file)
 
 

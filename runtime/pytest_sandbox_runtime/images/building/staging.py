@@ -54,7 +54,8 @@ class Staging:
             at = os.path.dirname(at) or "."
         found = self.tree.seen(at)
         if found is not None and not stat.S_ISDIR(found.status.st_mode):
-            raise ImageError(f"/{at} is a file, and {path} needs it to be a directory")
+            hint = "copy to another place, or remove the file in a step before"
+            raise ImageError(f"/{at} is a file, and {path} needs it to be a directory", hint=hint)
         self._copy_up(at)
         for new in reversed(made):
             os.mkdir(self._place(new))
@@ -91,7 +92,9 @@ class Staging:
         name = last if above == "." else f"{above}/{last}"
         found = look_up(merged, last)
         if found is not None and stat.S_ISDIR(found.status.st_mode):
-            raise ImageError(f"{path} is a directory, and cannot become a file")
+            raise ImageError(
+                f"{path} is a directory, and cannot become a file", hint="copy to another place, or remove it before"
+            )
         if found is not None and stat.S_ISLNK(found.status.st_mode):
             # Paths that led through it lead elsewhere now.
             self._directories.clear()

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_sandbox_runtime.specs import Copy, Pip, Run
-from pytest_sandbox_runtime.specs.spelling import spelled_layer
-
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from pytest_sandbox_runtime.engine import EngineSettings
     from pytest_sandbox_runtime.specs import Layer
+
+    Telling = Callable[[str], AbstractContextManager[None]]
+
+
+def teller(settings: EngineSettings) -> Telling:
+    """Return what tells whoever watches a line when its work begins, and the line again when it has ended."""
+
+    @contextlib.contextmanager
+    def telling(line: str) -> Iterator[None]:
+        settings.report(line)
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            settings.done(line, time.monotonic() - began)
+
+    return telling
 
 
 def told(layer: Layer) -> str:
     """Return the call that adds ``layer``, without paths, secrets and proxies of the host."""
+    from pytest_sandbox_runtime.specs import Copy, Pip, Run
+    from pytest_sandbox_runtime.specs.spelling import spelled_layer
+
     if isinstance(layer, Copy):
         words = [*layer.sources, *(name for name, _ in layer.inline), layer.target]
         return f"copy({', '.join(map(repr, words))})"

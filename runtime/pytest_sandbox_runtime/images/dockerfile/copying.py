@@ -36,6 +36,8 @@ def copy_layers(
     if addresses and instruction.keyword == "COPY":
         raise WordsError(f"{addresses[0]} is no path: COPY takes files only, ADD takes addresses too")
     paths = tuple(_path(source, image) for source in sources if not _is_remote(source))
+    if addresses and len(sources) + len(inline) > 1 and not f"/{target}".endswith(("/", "/.")):
+        raise WordsError(f"several files cannot all become {target}: end it with a slash, and it is a directory")
     checksum = instruction.flags.one("checksum")
     if checksum is not None and (len(addresses) != 1 or paths or inline):
         raise WordsError("--checksum is for one address")

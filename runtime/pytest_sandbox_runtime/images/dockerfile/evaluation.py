@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from pytest_sandbox_runtime.specs.config_layers import (
     Workdir,
 )
 from pytest_sandbox_runtime.specs.file_layers import PROXIES, Run
-from pytest_sandbox_runtime.specs.run_mounts import FileMount
+from pytest_sandbox_runtime.specs.run_mounts import FileMount, SecretMount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +49,7 @@ class Surroundings:
     escape: str
     args: Mapping[str, str]
     globals: Mapping[str, str]
+    secrets: Mapping[str, str]
     image_of: Callable[[Instruction, str], Image]
 
 
@@ -112,7 +113,10 @@ def _run(scope: Scope, instruction: Instruction) -> None:
     around = scope.around
     for text in instruction.flags.all("mount"):
         image_of = partial(around.image_of, instruction)
-        mounts.append(mount_of(parse_options(text), scope.expand, image_of, around.context, scope.workdir))
+        mount = mount_of(parse_options(text), scope.expand, image_of, around.context, scope.workdir)
+        if isinstance(mount, SecretMount):
+            mount = replace(mount, source=around.secrets.get(mount.id))
+        mounts.append(mount)
     network = "none" if instruction.flags.one("network") == "none" else "host"
     proxies = {name: value for name, value in around.args.items() if name in PROXIES}
     env = tuple({**proxies, **scope.args}.items())

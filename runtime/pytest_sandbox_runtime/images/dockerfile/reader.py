@@ -39,13 +39,16 @@ def read(
     args: Mapping[str, str] | None = None,
     contexts: Mapping[str, Image] | None = None,
     *,
+    context: str | None = None,
+    secrets: Mapping[str, str] | None = None,
     base_config: ConfigOf = config_of,
 ) -> Image:
     """Return the stage ``target``, or the last one, of the Dockerfile ``path``, or of the one in the folder ``path``.
 
-    ``base_config`` returns the configuration of an image that a stage starts from: its variables are used in the
-    Dockerfile, and its OnBuild is carried out. Without it, that of pulled images is taken to be empty.
-    Raises DockerfileError.
+    Files are copied from the folder ``context``, by default the one that holds the Dockerfile; ``secrets`` are files by
+    the ids of secret mounts. ``base_config`` returns the configuration of an image that a stage starts from: its
+    variables are used in the Dockerfile, and its OnBuild is carried out. Without it, that of pulled images is taken to
+    be empty. Raises DockerfileError.
     """
     file = _file_of(os.fspath(path))
     try:
@@ -53,10 +56,10 @@ def read(
             text = opened.read()
     except OSError as error:
         raise DockerfileError(f"it cannot be read: {error.strerror}", path=file) from error
-    directory = os.path.dirname(os.path.abspath(file))
+    directory = os.path.abspath(context or os.path.dirname(os.path.abspath(file)))
     ignored = (f"{os.path.abspath(file)}.dockerignore", os.path.join(directory, ".dockerignore"))
-    context = Context(directory=directory, ignore_files=ignored)
-    return read_text(text, file, target, args, contexts, context=context, base_config=base_config)
+    where = Context(directory=directory, ignore_files=ignored)
+    return read_text(text, file, target, args, contexts, context=where, secrets=secrets, base_config=base_config)
 
 
 def read_text(
@@ -66,13 +69,14 @@ def read_text(
     args: Mapping[str, str] | None = None,
     contexts: Mapping[str, Image] | None = None,
     *,
+    secrets: Mapping[str, str] | None = None,
     context: Context | None = None,
     base_config: ConfigOf = config_of,
 ) -> Image:
     """Return what ``read`` does, for a ``text`` that errors call ``path``, and that copies files from ``context``."""
     source = read_statements(text, path)
     where = context or Context.of(os.getcwd())
-    reader = _Reader(source, where, dict(args or {}), dict(contexts or {}), base_config)
+    reader = _Reader(source, where, dict(args or {}), dict(contexts or {}), dict(secrets or {}), base_config)
     return reader.image(target)
 
 
@@ -80,7 +84,8 @@ def resolve(image: Image, *, base_config: ConfigOf = config_of) -> Image:
     """Return ``image`` with its Dockerfile, if it starts from one, read; raises DockerfileError."""
     while isinstance(image.base, Dockerfile):
         base = image.base
-        below = read(base.path, base.target, dict(base.args), dict(base.contexts), base_config=base_config)
+        words = (base.path, base.target, dict(base.args), dict(base.contexts))
+        below = read(*words, context=base.context, secrets=dict(base.secrets), base_config=base_config)
         image = Image(below.base, (*_inherited(below.layers, image.layers), *image.layers))
     return image
 
@@ -108,12 +113,19 @@ class _Reader:
     """The stages of one Dockerfile, each gone through once, when it is needed."""
 
     def __init__(
-        self, source: Source, context: Context, args: dict[str, str], contexts: dict[str, Image], base_config: ConfigOf
+        self,
+        source: Source,
+        context: Context,
+        args: dict[str, str],
+        contexts: dict[str, Image],
+        secrets: dict[str, str],
+        base_config: ConfigOf,
     ) -> None:
         self._source = source
         self._context = context
         self._args = args
         self._contexts = contexts
+        self._secrets = secrets
         self._base_config = base_config
         self._globals = _platforms(args)
         self._declared = {*PROXIES, *self._globals}
@@ -197,7 +209,8 @@ class _Reader:
             return self._named(name) if index is None else self._evaluate(index)[0]
 
         layers: list[Layer] = [layer for layer in image.layers if not isinstance(layer, OnBuild)]
-        around = Surroundings(self._context, self._source.escape, self._args, self._globals, image_of)
+        words = (self._context, self._source.escape, self._args, self._globals, self._secrets)
+        around = Surroundings(*words, image_of)
         return Scope(around, layers, dict(variables), workdir=workdir)
 
     def _named(self, name: str) -> Image:

@@ -1,0 +1,250 @@
+"""``pytest-sandbox build``, and the words of ``--image``, as a person types them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_sandbox.cli import main
+from pytest_sandbox_runtime import Engine, EngineSettings, Image
+from pytest_sandbox_runtime.errors import BuildError
+from pytest_sandbox_runtime.images.images import Images
+from pytest_sandbox_runtime.images.store import Store, default_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Done = subprocess.CompletedProcess[str]
+    Command = Callable[..., Done]
+
+pytestmark = pytest.mark.needs("overlayfs", "static-busybox")
+
+PROGRAM = [sys.executable, "-c", "import sys; from pytest_sandbox.cli import main; sys.exit(main())"]
+DOCKERFILE = """\
+FROM base AS first
+ARG WHO=nobody
+COPY greeting /greeting
+RUN echo "$WHO" > /who
+FROM first
+RUN echo last > /last
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, busybox_tar: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory, and a store that nobody else uses with the image ``base``."""
+    place = tmp_path / "project"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("PYTEST_SANDBOX_HOME", "PYTEST_SANDBOX_NO_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with Store(default_store(os.environ)) as store:
+        (loaded,) = Images(store).load(str(busybox_tar))
+        Images(store).tag(loaded, "base")
+    return place
+
+
+@pytest.fixture
+def command(project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command, called."""
+
+    def call(*words: object, **env: str) -> Done:
+        with monkeypatch.context() as patch, open(os.devnull, encoding="ascii") as nothing:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", nothing)
+            argv = [str(word) for word in words]
+            returncode = main(argv)
+        return subprocess.CompletedProcess(argv, returncode, *capfd.readouterr())
+
+    return call
+
+
+def start(*words: str, said: str = "") -> Done:
+    """Run the command as a program of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.run(
+        [*PROGRAM, *words], input=said, capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+
+
+@pytest.fixture
+def app(project: Path) -> Path:
+    """A folder with a Dockerfile."""
+    folder = project / "app"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "greeting").write_text("hi\n")
+    return folder
+
+
+def printed(command: Command, image: str, shell: str) -> str:
+    return command("run", "--image", image, "--", "sh", "-c", shell).stdout
+
+
+def test_a_folder_is_built_and_has_the_names_it_was_given(command: Command, app: Path) -> None:
+    built = command("build", "app", "-t", "app:1", "-t", "localhost/app", "--build-arg", "WHO=you")
+    assert built.returncode == 0
+    assert built.stderr.splitlines() == [
+        "step 1/3 copy('greeting', '/greeting')",
+        "step 2/3 run('echo \"$WHO\" > /who', network='host')",
+        "step 3/3 run('echo last > /last', network='host')",
+    ]
+    (digest,) = built.stdout.splitlines()
+    assert digest.startswith("sha256:")
+    for name in ("app:1", "localhost/app:latest", digest, digest[7:19]):
+        assert printed(command, name, "cat /greeting /who /last") == "hi\nyou\nlast\n"
+
+
+def test_what_is_built_is_only_named_again(command: Command, app: Path) -> None:
+    first = command("build", "app")
+    again = command("build", "app")
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+
+
+@pytest.mark.parametrize(("words", "env"), [(("--no-cache",), {}), ((), {"PYTEST_SANDBOX_NO_CACHE": "1"})])
+def test_a_build_without_the_cache_says_why_where_asked(
+    command: Command, app: Path, words: tuple[str, ...], env: dict[str, str]
+) -> None:
+    first = command("build", "app")
+    again = command("build", "app", "--explain", *words, **env)
+    assert again.stdout == first.stdout
+    lines = again.stderr.splitlines()
+    assert len(lines) == 3
+    assert all(line.endswith(": everything is to be made anew") for line in lines)
+
+
+def test_a_stage_and_values_of_the_environment_are_taken(command: Command, app: Path) -> None:
+    built = command("build", "app", "--target", "first", "--build-arg", "WHO", "--quiet", WHO="env")
+    assert built.stderr == ""
+    assert printed(command, built.stdout.strip(), "cat /who; ls /last || echo none") == "env\nnone\n"
+
+
+def test_a_dockerfile_may_lie_outside_of_its_context(command: Command, app: Path) -> None:
+    elsewhere = app.parent / "docker"
+    elsewhere.mkdir()
+    (app / "Dockerfile").rename(elsewhere / "web.dockerfile")
+    built = command("build", "-f", "docker/web.dockerfile", "app")
+    assert printed(command, built.stdout.strip(), "cat /greeting") == "hi\n"
+    refused = command("build", "-f", "docker/web.dockerfile", "nowhere")
+    assert refused.stderr == (
+        "pytest-sandbox: there is no folder nowhere to copy files from\n  hint: pytest-sandbox build -f FILE FOLDER\n"
+    )
+
+
+def test_images_that_python_declares_are_built(project: Path, busybox_tar: Path) -> None:
+    (project / "declared.py").write_text(declaring(busybox_tar))
+    (project / "images.py").write_text("from declared import web\nmore = web.run('echo more > /more')\n")
+    built = start("build", "declared.py:web", "images.py:more", "-q")
+    assert (built.returncode, built.stderr) == (0, "")
+    web, more = built.stdout.split()
+    assert web != more
+    assert start("run", "--image", more, "cat", "/web", "/more").stdout == "web\nmore\n"
+
+
+def declaring(tar: Path) -> str:
+    return f"from pytest_sandbox import Image\nbase = Image.archive({str(tar)!r})\nweb = base.run('echo web > /web')\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("declared.py:wep",), "declared.py has no image wep\n  hint: there are base, web"),
+        (("declared.py",), "which image of declared.py? Name it: FILE.py:NAME\n  hint: there are base, web"),
+        (("nowhere.py:web",), "there is no file nowhere.py"),
+        (("broken.py:web",), "broken.py:2 cannot be imported: ZeroDivisionError: division by zero"),
+        (("declared.py:web", "--target=x"), "declared.py:web is no Dockerfile: --file, --target and --build-arg are"),
+        (("declared.py:web", "declared.py:base", "-t", "x"), "a tag is the name of one image\n  hint: build them one"),
+        (("declared.py:web", "-t", "A B"), "'A B' is no reference of an image"),
+        (("nowhere",), "nowhere: it cannot be read: No such file or directory"),
+        (("app", "--build-arg", "WOH=x"), "args has WOH, which no ARG declares\n  hint: did you mean WHO?"),
+    ],
+)
+def test_what_cannot_be_built_is_said_and_nothing_made(
+    command: Command, app: Path, busybox_tar: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    (app.parent / "declared.py").write_text(declaring(busybox_tar))
+    (app.parent / "broken.py").write_text("number = 0\nweb = 1 / number\n")
+    refused = command("build", *words)
+    assert refused.returncode == 1
+    assert refused.stdout == ""
+    assert refused.stderr.startswith("pytest-sandbox: ")
+    assert said in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_line_for_a_shell_that_the_image_lacks_is_told_as_that(command: Command, app: Path) -> None:
+    (app / "Dockerfile").write_text("FROM scratch\nCOPY greeting /\nRUN true\n")
+    assert command("build", "app").stderr.endswith(
+        "pytest-sandbox: step 2/2 run('true', network='host') failed: there is no program '/bin/sh' in the sandbox\n"
+        "  hint: start from an image that has this shell, or give the command as a list\n"
+    )
+
+
+# --image
+
+
+def test_a_shell_opens_where_a_step_has_failed(command: Command, app: Path) -> None:
+    (app / "Dockerfile").write_text("FROM base\nRUN echo before > /before\nRUN echo broken; exit 3\n")
+    failed = command("build", "app")
+    assert failed.returncode == 1
+    assert "exit 3' ended with exit status 3\nbroken\n" in failed.stderr
+    *_, hint = failed.stderr.splitlines()
+    words = hint.partition(": pytest-sandbox ")[2].split()
+    assert words[:2] == ["shell", "--image"]
+    shell = start(*words, said="read word < /before; echo $word it was; exit 7\n")
+    assert shell.returncode == 7
+    assert "\nbefore it was" in shell.stdout
+
+
+def test_the_way_into_a_failed_step_names_the_store_where_it_is_another(app: Path) -> None:
+    (app / "Dockerfile").write_text("FROM scratch\nCOPY greeting /\nRUN ['/greeting']\n".replace("'", '"'))
+    with Engine.open(EngineSettings(store="other")) as engine, pytest.raises(BuildError) as caught:
+        engine.images.build(Image.dockerfile("app"))
+    assert (
+        caught.value.message
+        == "step 2/2 run(['/greeting'], network='host') failed: cannot run '/greeting': Permission denied"
+    )
+    assert f": PYTEST_SANDBOX_HOME={app.parent}/other pytest-sandbox shell --image " in caught.value.hint
+
+
+def test_each_word_for_an_image_is_understood(command: Command, app: Path, busybox_tar: Path) -> None:
+    (app.parent / "root/bin").mkdir(parents=True)
+    subprocess.run(["tar", "-C", app.parent / "root", "-xf", busybox_tar], check=True)
+    (app.parent / "root/mark").write_text("directory\n")
+    assert printed(command, "root", "cat /mark") == "directory\n"
+    assert printed(command, str(busybox_tar), "echo tar") == "tar\n"
+    assert printed(command, "app", "cat /last") == "last\n"
+    assert printed(command, "app/Dockerfile", "cat /last") == "last\n"
+    assert printed(command, "base", "echo $PATH") != ""
+    assert printed(command, "host", "cat /etc/hostname") == "sandbox\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("bsae", "the store has no image bsae\n  hint: it has base:latest; pytest-sandbox images lists all\n"),
+        ("0123456789ab", "the store has no image 0123456789ab\n  hint: it has base:latest; pytest"),
+        ("./nowhere", "cannot read the archive /*/nowhere: No such file or directory"),
+        ("nowhere.tar.zst", "cannot read the archive /*/nowhere.tar.zst: No such file or directory"),
+        ("A/B", "'A/B' is no reference of an image"),
+    ],
+)
+def test_an_image_that_is_none_is_named_with_those_there_are(command: Command, word: str, said: str) -> None:
+    refused = command("run", "--image", word, "--", "true")
+    assert refused.returncode == 1
+    before, _, after = said.partition("/*")
+    assert before in refused.stderr
+    assert after in refused.stderr
+
+
+def test_an_empty_store_says_how_an_image_comes_into_it(command: Command, tmp_path: Path) -> None:
+    refused = command("run", "--image", "base", "--", "true", PYTEST_SANDBOX_HOME=str(tmp_path / "empty"))
+    assert "hint: it has none with a name; pytest-sandbox build -t NAME makes one, and " in refused.stderr
