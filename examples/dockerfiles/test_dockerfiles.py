@@ -2,10 +2,11 @@
 
 import glob
 import http.client
+import json
 import signal
 import socket
 import subprocess
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ class Machine:
     @contextmanager
     def started(self, line: bytes, *args: str, **env: str):
         """Run the image's own command, or its entrypoint with ``args``, until the block ends; enter it at ``line``."""
-        argv = [*self.config.get("Entrypoint", ()), *(args or self.config["Cmd"])]
+        argv = [*self.config.get("Entrypoint", ()), *(args or self.config.get("Cmd", ()))]
         with self.sandbox.popen(argv, env=env, stderr=subprocess.STDOUT) as process:
             said = []
             for one in process.stdout:
@@ -60,10 +61,10 @@ class Machine:
         return self.sandbox.run(words[0] if kind == "CMD-SHELL" else words).returncode == 0
 
     def get(self, port: int, path: str) -> tuple[int, str]:
-        client = http.client.HTTPConnection("sandbox")
-        client.sock = self.sandbox.connect(port)
-        client.request("GET", path, headers={"Connection": "close"})
-        with client.getresponse() as answer:
+        with closing(http.client.HTTPConnection("sandbox")) as client:
+            client.sock = self.sandbox.connect(port)
+            client.request("GET", path)
+            answer = client.getresponse()
             return answer.status, answer.read().decode()
 
 
@@ -99,7 +100,7 @@ def test_memcached(machine) -> None:
     sandbox = memcached.sandbox
     assert sandbox.run(["id", "-un"]).stdout == "memcache\n"
     assert sandbox.run("command -v gcc make").returncode != 0, "what built it is gone"
-    with memcached.started(b"slab class", "-l", "127.0.0.1", "-vv"), sandbox.connect(11211) as connection:
+    with memcached.started(b"server listening", "-l", "127.0.0.1", "-vv"), sandbox.connect(11211) as connection:
         assert talk(connection, "set colour 0 0 4\r\nblue", b"STORED\r\n") == ""
         assert talk(connection, "get colour", b"END\r\n") == "VALUE colour 0 4\r\nblue\r\n"
 
@@ -142,12 +143,12 @@ def test_httpbin(machine) -> None:
         assert httpbin.is_healthy()
 
 
-def test_verdaccio(machine) -> None:
-    verdaccio = machine(project("verdaccio"))
-    with verdaccio.started(b"http address"):
-        assert verdaccio.get(4873, "/-/ping")[0] == 200
-        status, body = verdaccio.get(4873, "/no-such-package")
-        assert (status, "no such package" in body or "not found" in body) == (404, True)
+def test_json_server(machine) -> None:
+    server = machine(project("json-server"))
+    with server.started(b"JSON Server listens on 3000"):
+        status, body = server.get(3000, "/posts/1")
+        assert (status, json.loads(body)) == (200, {"id": 1, "title": "Hello"})
+        assert server.get(3000, "/posts/2")[0] == 404
 
 
 def test_whoami(machine) -> None:

@@ -7,6 +7,7 @@ import glob
 import http.client
 import json
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,14 +53,11 @@ SERVICE = (
 
 def get(sandbox, port: int, path: str) -> tuple[int, str]:
     """Return the status and the body that the server in ``sandbox`` answers with."""
-    client = http.client.HTTPConnection("sandbox")
-    client.sock = sandbox.connect(port)
-    try:
+    with closing(http.client.HTTPConnection("sandbox")) as client:
+        client.sock = sandbox.connect(port)
         client.request("GET", path)
         answer = client.getresponse()
         return answer.status, answer.read().decode()
-    finally:
-        client.close()
 
 
 @pytest.mark.sandbox(image=SITE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import posixpath
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,18 +100,11 @@ class MergedTree:
 
     def seen(self, name: str) -> Seen | None:
         """Return what is at ``name``, in which no directory is a symbolic link; None where nothing is."""
-        above, _, _ = name.rpartition("/")
-        if above and not self._is_directory(above):
-            return None
-        return look_up(self._merged(above), posixpath.basename(name)) if name != "." else look_up(self.lowers, ".")
-
-    def _merged(self, directory: str) -> tuple[str, ...]:
-        found = self.seen(directory or ".")
-        return found.merged if found is not None else ()
-
-    def _is_directory(self, name: str) -> bool:
-        found = self.seen(name)
-        return found is not None and stat.S_ISDIR(found.status.st_mode)
+        if name == ".":
+            return look_up(self.lowers, ".")
+        above, _, last = name.rpartition("/")
+        directory = self.seen(above or ".")
+        return None if directory is None else look_up(directory.merged, last)
 
     def walk(self, name: str) -> Iterator[tuple[str, Seen]]:
         """Yield ``name`` and all below it in order, each with what is there, a directory before what is in it."""

@@ -245,6 +245,26 @@ def test_a_failed_step_shows_its_command_its_last_lines_and_a_way_in(bench: Benc
     assert bench.printed(before, "ls /before") == "/before\n"
 
 
+def test_a_failed_step_is_named_by_its_begin_and_shows_what_it_printed_in_order(bench: Bench, base: Image) -> None:
+    with pytest.raises(BuildError) as caught:
+        bench.digest(base.run(f"true {'x' * 500}; echo one; echo two >&2; echo three; exit 1"))
+    first, *_, one, two, three = caught.value.message.splitlines()
+    assert (one, two, three) == ("one", "two", "three")
+    assert first.startswith("step 1/1 run('true xxx")
+    assert first.partition(" failed: ")[0].endswith("xxx ...")
+
+
+def test_what_replaces_a_link_is_what_later_files_meet(bench: Bench, base: Image, tmp_path: Path) -> None:
+    for name in ("a/link/one", "b/link", "c/link/two"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    below = base.run("mkdir /real; ln -s real /link")
+    image = below.copy(["a", "b"], "/", context=tmp_path)
+    assert bench.printed(image, "ls /real; stat -c %F /link") == "one\nregular empty file\n"
+    with pytest.raises(ImageError, match="/link is a file"):
+        bench.digest(below.copy(["a", "b", "c"], "/", context=tmp_path))
+
+
 def test_a_missing_file_is_named(bench: Bench, base: Image, tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="there is no missing.txt in the context"):
         bench.digest(base.copy("missing.txt", "/", context=tmp_path))

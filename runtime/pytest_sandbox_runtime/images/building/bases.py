@@ -100,6 +100,9 @@ def _mmdebstrap_words(base: Debian) -> list[str]:
         *([f"--include={','.join(base.packages)}"] if base.packages else []),
         # Lists of a day long past are what was asked for.
         '--aptopt=Acquire::Check-Valid-Until "false"',
+        # As in Debian's images for Docker: Dockerfiles that remove what only a build needed count on it.
+        '--aptopt=Acquire::Languages "none"',
+        '--aptopt=APT::AutoRemove::SuggestsImportant "false"',
         f"--customize-hook={_NO_SERVICES}",
         base.suite,
         "-",

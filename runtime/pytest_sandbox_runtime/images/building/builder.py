@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime.errors import BuildError, ImageError, SandboxError
 from pytest_sandbox_runtime.images.building.bases import base_of
 from pytest_sandbox_runtime.images.building.cache import Cache, key_from, parts_of
-from pytest_sandbox_runtime.images.building.telling import teller
+from pytest_sandbox_runtime.images.building.telling import shortened, teller
 from pytest_sandbox_runtime.images.places import command_on, explained, remove_tree
 from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import Layer, SandboxSpec
 
 _MOST_AT_ONCE = os.cpu_count() or 1
+# A step's command may be a script of many lines.
+_WIDTH = 120
 # As many digits of an id as Docker shows.
 _SHORT = 12
 
@@ -44,7 +46,7 @@ class _Place:
     call: str
 
     def __str__(self) -> str:
-        return f"step {self.number}/{self.of} {self.call}"
+        return f"step {self.number}/{self.of} {shortened(self.call, _WIDTH)}"
 
 
 class Builder:

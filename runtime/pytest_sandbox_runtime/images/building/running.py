@@ -14,6 +14,7 @@ from pytest_sandbox_runtime.images.building.staged import copied
 from pytest_sandbox_runtime.images.mapped import worker
 from pytest_sandbox_runtime.images.places import remove_tree
 from pytest_sandbox_runtime.lowers import MergedTree
+from pytest_sandbox_runtime.process import STDOUT
 from pytest_sandbox_runtime.specs import (
     BindMount,
     CacheMount,
@@ -63,9 +64,10 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
 
 
 def _run(sandbox: Sandbox, step: Step, more: dict[str, str]) -> None:
-    argv, env = list(step.argv), {**step.environment, **more}
+    argv, env, user = list(step.argv), {**step.environment, **more}, step.user or None
     try:
-        outcome = sandbox.run(argv, env=env, workdir=step.workdir, user=step.user or None, text=True)
+        # In one stream, for what was printed to be in its order.
+        outcome = sandbox.run(argv, stderr=STDOUT, env=env, workdir=step.workdir, user=user, text=True)
     except (CommandError, CommandNotFoundError) as error:
         lacks_shell = isinstance(error, CommandNotFoundError) and argv[: len(step.shell)] == list(step.shell)
         hint = "start from an image that has this shell, or give the command as a list" if lacks_shell else error.hint

@@ -108,14 +108,11 @@ def _is_directory(target: str, staging: Staging) -> bool:
 
 def place_source(source: Source, target: str, layer: Copy, staging: Staging) -> None:
     """Write all of ``source`` to ``target``: its content, if it is a directory, else itself."""
+    chown = None if layer.chown is None else owner_of(layer.chown, staging.tree)
     for one in source.selected:
-        _place(one, os.path.join(target, one.name) if one.name else target, layer, staging)
-
-
-def _place(one: Selected, path: str, layer: Copy, staging: Staging) -> None:
-    owner = one.owner if layer.chown is None else owner_of(layer.chown, staging.tree)
-    mode = apply_mode(layer.chmod, one.mode, is_directory=stat.S_ISDIR(one.found.status.st_mode))
-    _write(Selected(one.found, one.name, owner, mode), path, staging)
+        mode = apply_mode(layer.chmod, one.mode, is_directory=stat.S_ISDIR(one.found.status.st_mode))
+        path = os.path.join(target, one.name) if one.name else target
+        _write(Selected(one.found, one.name, one.owner if chown is None else chown, mode), path, staging)
 
 
 def _write(one: Selected, path: str, staging: Staging) -> None:

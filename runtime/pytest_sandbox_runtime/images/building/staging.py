@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.attributes import OVERRIDE, OWNERS, format_override, format_owners, parse_override
-from pytest_sandbox_runtime.lowers import MergedTree, get_xattr
+from pytest_sandbox_runtime.lowers import MergedTree, get_xattr, look_up
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.lowers import Seen
@@ -30,9 +30,22 @@ class Staging:
         self._may_chown = os.geteuid() == 0
         self.tree = MergedTree((upper, *lowers))
         self._owners: dict[str, dict[bytes, Owner]] = {}
+        # By path: its name, and the directories that are merged there. A tree of files asks for the same ones.
+        self._directories: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def directory(self, path: str, owner: Owner = ROOT, mode: int = 0o755) -> str:
         """Return the name of the directory ``path``, made with all above it where it is not there."""
+        return self._directory(path, owner, mode)[0]
+
+    def _directory(self, path: str, owner: Owner, mode: int) -> tuple[str, tuple[str, ...]]:
+        if path not in self._directories:
+            name = self._make(path, owner, mode)
+            found = self.tree.seen(name)
+            assert found is not None
+            self._directories[path] = name, found.merged
+        return self._directories[path]
+
+    def _make(self, path: str, owner: Owner, mode: int) -> str:
         name = self.tree.resolve(path)
         made = []
         at = name
@@ -74,13 +87,17 @@ class Staging:
         self._own(name, owner, stat.S_IFLNK | 0o777)
 
     def _room_for(self, path: str) -> str:
-        above = self.directory(os.path.dirname(path))
-        name = os.path.basename(path) if above == "." else f"{above}/{os.path.basename(path)}"
-        found = self.tree.seen(name)
+        above, merged = self._directory(os.path.dirname(path), ROOT, 0o755)
+        last = os.path.basename(path)
+        name = last if above == "." else f"{above}/{last}"
+        found = look_up(merged, last)
         if found is not None and stat.S_ISDIR(found.status.st_mode):
             raise ImageError(
                 f"{path} is a directory, and cannot become a file", hint="copy to another place, or remove it before"
             )
+        if found is not None and stat.S_ISLNK(found.status.st_mode):
+            # Paths that led through it lead elsewhere now.
+            self._directories.clear()
         if os.path.lexists(self._place(name)):
             os.unlink(self._place(name))
         return name

@@ -46,3 +46,8 @@ def told(layer: Layer) -> str:
     if isinstance(layer, Run):
         layer = replace(layer, env=(), mounts=())
     return spelled_layer(layer)
+
+
+def shortened(text: str, width: int) -> str:
+    """Return as much of ``text`` as ``width`` letters can say."""
+    return text if len(text) <= width else f"{text[: width - 4]} ..."
