@@ -59,7 +59,9 @@ STEPS = ["step 1/2 run('echo one > /file; echo captured')", "step 2/2 run('echo 
 def base(pytester: pytest.Pytester, busybox_tar: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tar that the suites' images start from."""
     monkeypatch.delenv("PYTEST_SANDBOX_NO_CACHE", raising=False)
-    return shutil.copy(busybox_tar, pytester.path / "base.tar")
+    tar = pytester.path / "base.tar"
+    shutil.copy(busybox_tar, tar)
+    return tar
 
 
 def steps_of(result: pytest.RunResult) -> list[str]:
@@ -199,9 +201,8 @@ def test_the_hint_of_a_failed_build_opens_the_state_before_it(run: Run, runs: Pa
     hint = next(line for line in run(BROKEN).outlines if "hint: " in line).split()
     command = [sys.executable, "-c", "import sys; from pytest_sandbox.cli import main; sys.exit(main())"]
     words = hint[hint.index("pytest-sandbox") + 1 :]
-    said = subprocess.run(
-        [*command, *words], input="read word < /before; echo $word it was; exit 7\n", capture_output=True, text=True
-    )
+    typed = "read word < /before; echo $word it was; exit 7\n"
+    said = subprocess.run([*command, *words], input=typed, capture_output=True, text=True, check=False)
     assert said.returncode == 7
     assert "\nbefore it was" in said.stdout
 
