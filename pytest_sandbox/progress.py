@@ -56,9 +56,12 @@ class Progress:
 
 
 def progress_of(config: pytest.Config) -> Progress:
-    """Return what says what a run builds where pytest reports; with -q, and in a worker of xdist, it says nothing."""
+    """Return what says what a run builds where pytest reports; it says nothing with -q.
+
+    Nor does it in a worker of xdist, which has no terminal's reporter.
+    """
     reporter: Any = config.pluginmanager.getplugin("terminalreporter")
-    if reporter is None or hasattr(config, "workerinput") or config.getoption("verbose") < 0:
+    if reporter is None or config.getoption("verbose") < 0:
         return Progress(lambda _text: None, is_terminal=False)
     capture: Any = config.pluginmanager.getplugin("capturemanager")
 

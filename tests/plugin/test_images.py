@@ -84,6 +84,7 @@ def test_the_lines_of_a_build_are_no_output_of_the_test(run: Run) -> None:
     captured = result.stdout.str().partition("Captured stdout call")[2]
     assert "a test's own" in captured
     assert "step 1/2" not in captured
+    assert "Captured stdout setup" not in result.stdout.str()
     assert result.stderr.str() == ""
 
 
