@@ -38,14 +38,19 @@ def engine_of(config: pytest.Config) -> Engine:
     if ENGINE not in config.stash:
         import pytest_sandbox_runtime as runtime
         from pytest_sandbox import workers
+        from pytest_sandbox.progress import progress_of
 
-        settings = config.stash[SETTINGS]
+        settings, progress = config.stash[SETTINGS], progress_of(config)
         how = runtime.EngineSettings(
             store=settings.store,
             best_effort_limits=settings.best_effort_limits,
             show=settings.show,
             needed=needed_paths(config),
             on_disk=settings.keep != "none",
+            rebuild=settings.rebuild,
+            explain=settings.explain,
+            report=progress.report,
+            done=progress.done,
         )
         broker = config.stash.get(BROKER, None)
         engine = runtime.Engine

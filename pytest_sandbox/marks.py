@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_sandbox.image_words import image_named
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
     import pytest
 
-    from pytest_sandbox_runtime.specs import Image, SandboxSpec
+    from pytest_sandbox_runtime.specs import SandboxSpec
 
 MARKER = (
     "sandbox(image=None, *, inside=None, network='none', env=None, mounts=(), memory=None, cpus=None, pids=None, "
@@ -55,15 +56,8 @@ def make_spec(config: pytest.Config, **words: Any) -> SandboxSpec:
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SPEC_FIELDS)}"
             raise SpecError(f"a sandbox takes no argument {name!r}", hint=hint)
     if words.get("image") is None:
-        words["image"] = _default_image(config)
+        words["image"] = image_named(config.stash[SETTINGS].image)
     return SandboxSpec(**words)
-
-
-def _default_image(config: pytest.Config) -> Image:
-    from pytest_sandbox_runtime.specs import Image
-
-    image = config.stash[SETTINGS].image
-    return Image.host() if image == "host" else Image.archive(image)
 
 
 def _words(item: pytest.Item) -> dict[str, Any]:

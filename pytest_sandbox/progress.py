@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
 _ROOM = len(" 1000.0 s") + 1
 
@@ -50,6 +53,25 @@ class Progress:
         if self._open:
             self._write("\n")
         self._open = ""
+
+
+def progress_of(config: pytest.Config) -> Progress:
+    """Return what says what a run builds where pytest reports; it says nothing with -q.
+
+    Nor does it in a worker of xdist, which has no terminal's reporter.
+    """
+    reporter: Any = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is None or config.getoption("verbose") < 0:
+        return Progress(lambda _text: None, is_terminal=False)
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+
+    def write(text: str) -> None:
+        # What is captured is a test's own, and the terminal's file is captured with it.
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            reporter.ensure_newline()
+            reporter.write(text, flush=True)
+
+    return Progress(write, is_terminal=reporter.isatty)
 
 
 def _cut(line: str) -> str:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from pytest_sandbox.image_words import WORDS, path_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -28,6 +30,8 @@ class Settings(NamedTuple):
     show: tuple[str, ...]
     best_effort_limits: bool
     durations: int | None
+    rebuild: bool
+    explain: bool
 
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -44,10 +48,11 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--sandbox-image",
-        metavar="PATH",
+        metavar="IMAGE",
         dest="sandbox_image",
-        help="what sandboxes start as where a test does not say: host, a root file system's directory, or a tar",
+        help=f"what sandboxes start as where a test does not say: {WORDS}",
     )
+    _add_build_options(group)
     group.addoption(
         "--sandbox-keep",
         choices=KEEP,
@@ -73,9 +78,7 @@ def add_options(parser: pytest.Parser) -> None:
         dest="sandbox_durations",
         help="show the N slowest sandboxes to start (0: all)",
     )
-    parser.addini(
-        "sandbox_image", "what sandboxes start as: host, a root file system's directory, or a tar", default="host"
-    )
+    parser.addini("sandbox_image", f"what sandboxes start as: {WORDS}", default="host")
     parser.addini(
         "sandbox_retention_policy", "whose sandboxes' changed files to keep: none, failed or all", default="none"
     )
@@ -91,6 +94,21 @@ def add_options(parser: pytest.Parser) -> None:
     )
 
 
+def _add_build_options(group: pytest.OptionGroup) -> None:
+    group.addoption(
+        "--sandbox-rebuild",
+        action="store_true",
+        dest="sandbox_rebuild",
+        help="make every layer of an image anew, once in this run",
+    )
+    group.addoption(
+        "--sandbox-explain",
+        action="store_true",
+        dest="sandbox_explain",
+        help="say why a layer is not taken from the cache",
+    )
+
+
 def read_settings(config: pytest.Config) -> Settings:
     """Return what options, variables and ini keys say, in that order; raises UsageError."""
     keep = config.getoption("sandbox_keep") or _ini(config, "sandbox_retention_policy", KEEP)
@@ -100,16 +118,23 @@ def read_settings(config: pytest.Config) -> Settings:
         keep=str(keep),
         shell=config.getoption("sandbox_shell"),
         missing=_ini(config, "sandbox_missing", MISSING),
-        store=_said(config, "sandbox_store") or None,
+        store=_store(config),
         show=tuple(os.path.expanduser(path) for path in config.getini("sandbox_show")),
         best_effort_limits=_ini(config, "sandbox_limits", LIMITS) == "best-effort",
         durations=config.getoption("sandbox_durations"),
+        rebuild=config.getoption("sandbox_rebuild") or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE")),
+        explain=config.getoption("sandbox_explain"),
     )
 
 
 def _image(config: pytest.Config) -> str:
-    image = config.getoption("sandbox_image") or _said(config, "sandbox_image")
-    return str(image) if image == "host" else str(config.rootpath / os.path.expanduser(image))
+    image = str(config.getoption("sandbox_image") or _said(config, "sandbox_image"))
+    return image if image == "host" else path_of(image, str(config.rootpath)) or image
+
+
+def _store(config: pytest.Config) -> str | None:
+    store = _said(config, "sandbox_store")
+    return str(config.rootpath / os.path.expanduser(store)) if store else None
 
 
 def _said(config: pytest.Config, name: str) -> str:

@@ -573,7 +573,7 @@ def test_a_start_of_pytest_imports_nothing_that_only_sandboxes_need(run: Run) ->
         set(run(suite, "-s", *options).stdout.str().partition("modules:")[2].splitlines()[0].split())
         for options in ((), ("-p", "no:sandbox"))
     )
-    modules = {"plugin", "settings", "marks", "fixtures", "reports", "hookspecs"}
+    modules = {"plugin", "settings", "marks", "fixtures", "reports", "hookspecs", "image_words"}
     assert with_it - without == {"pytest_sandbox", *(f"pytest_sandbox.{name}" for name in modules)}
 
 

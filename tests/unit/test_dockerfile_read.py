@@ -392,6 +392,23 @@ def test_an_entrypoint_unsets_the_command_that_came_with_the_base() -> None:
     assert config_of(image_of(text, target="c"))["Cmd"] == ["c"]
 
 
+def test_a_context_may_be_another_folder_than_the_dockerfiles(tmp_path: Path) -> None:
+    for name in ("docker", "project"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "docker/Dockerfile").write_text("FROM a\nCOPY b /c\n")
+    declared = Image.dockerfile(tmp_path / "docker", context=tmp_path / "project")
+    (copy,) = resolve(declared).layers
+    assert isinstance(copy, Copy)
+    assert copy.context is not None
+    assert copy.context.directory == str(tmp_path / "project")
+    assert copy.context.ignore_files == (
+        str(tmp_path / "docker/Dockerfile.dockerignore"),
+        str(tmp_path / "project/.dockerignore"),
+    )
+    assert eval(repr(declared)) == declared  # repr is what makes it
+    assert declared.key() == Image.dockerfile("docker").key(), "where files lie is no part of what is declared"
+
+
 def test_contexts_stand_in_for_images_and_stages() -> None:
     text = "FROM debian:12 AS a\nRUN a\nFROM a AS b\nCOPY --from=tool x y\nRUN --mount=from=a,target=/t b"
     tool, base = Image.archive("/tool.tar"), Image.scratch().env(A="1").with_layer(OnBuild(trigger="LABEL t=$A"))

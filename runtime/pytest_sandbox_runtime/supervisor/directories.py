@@ -68,6 +68,13 @@ class Directories:
             unmount(directory)
             remove_tree(directory.path)
 
+    def unmount_spare(self) -> None:
+        """Unmount what is mounted for sandboxes to come: nobody can remove a directory that something is mounted on."""
+        for spare in self._spare.values():
+            for directory in spare:
+                if directory.is_mounted:
+                    unmount(directory)
+
 
 def mount_stack(directory: Directory, steps: Iterable[Step]) -> None:
     """Mount the overlays of ``directory`` for all its sandboxes to come; raises OSError."""

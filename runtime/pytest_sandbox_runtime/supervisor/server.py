@@ -141,6 +141,7 @@ class Supervisor:
             except ChildProcessError:
                 break
         os.chdir("/")
+        self._disk.unmount_spare()
         remove_run(self._run)
 
     def _watch(self, fd: int, act: Callable[[], None]) -> None:
