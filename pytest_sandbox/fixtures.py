@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -101,7 +102,9 @@ INSIDE = "_sandbox_inside"
 def _inside(request: pytest.FixtureRequest) -> None:
     """The machine that this test runs in."""
     if "tmp_path" in request.fixturenames or "tmp_path_factory" in request.fixturenames:
-        # Where the run outside has one already, its /tmp is not the machine's.
+        # Where the run outside has one already, its /tmp is not the machine's; a worker's lies in its controller's.
+        if (given := request.config.option.basetemp) is not None:
+            os.makedirs(os.path.dirname(os.path.abspath(given)), mode=0o700, exist_ok=True)
         request.getfixturevalue("tmp_path_factory").getbasetemp().mkdir(parents=True, exist_ok=True, mode=0o700)
 
 

@@ -249,7 +249,8 @@ def test_what_the_body_printed_is_shown_by_stream_when_it_fails(run: Run) -> Non
 
 
 @needs_inside
-def test_fixtures_are_made_inside(run: Run) -> None:
+@pytest.mark.parametrize("options", [(), ("-n", "1")], ids=["plain", "distributed"])
+def test_fixtures_are_made_inside(run: Run, options: tuple[str, ...]) -> None:
     result = run(
         """
         import os, pathlib, pytest
@@ -265,7 +266,8 @@ def test_fixtures_are_made_inside(run: Run) -> None:
             assert made == os.getpid()
             assert pathlib.Path("/etc/made").read_text() == "by a fixture"
             assert tmp_path.is_dir()
-        """
+        """,
+        *options,
     )
     result.assert_outcomes(passed=1)
     assert not Path("/etc/made").exists()
