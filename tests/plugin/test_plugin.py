@@ -250,7 +250,7 @@ def test_what_the_body_printed_is_shown_by_stream_when_it_fails(run: Run) -> Non
 
 @needs_inside
 @pytest.mark.parametrize("options", [(), ("-n", "1")], ids=["plain", "distributed"])
-def test_fixtures_are_made_inside(run: Run, options: tuple[str, ...]) -> None:
+def test_fixtures_are_made_inside(run: Run, tmp_path: Path, options: tuple[str, ...]) -> None:
     result = run(
         """
         import os, pathlib, pytest
@@ -267,6 +267,8 @@ def test_fixtures_are_made_inside(run: Run, options: tuple[str, ...]) -> None:
             assert pathlib.Path("/etc/made").read_text() == "by a fixture"
             assert tmp_path.is_dir()
         """,
+        # Nothing else of the host's is there.
+        f"--basetemp={tmp_path / 'elsewhere'}",
         *options,
     )
     result.assert_outcomes(passed=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pytest_sandbox_runtime.errors import SpecError
@@ -160,6 +160,7 @@ BASES = st.sampled_from([Image.scratch(), Image.pull("debian:12"), Image.pull("x
 
 @settings(max_examples=300, deadline=None)
 @given(layered(st.recursive(BASES, layered, max_leaves=3)))
+@example(Image.scratch().user("--").workdir("--link"))
 def test_what_is_written_is_read_back(image: Image) -> None:
     text = image.to_dockerfile()
     again = read_back(text)

@@ -38,7 +38,8 @@ def escaped(text: str) -> str:
 
 def quoted(text: str) -> str:
     """Return ``text`` as one word that is expanded to itself."""
-    if _PLAIN.fullmatch(text):
+    # At the begin of an instruction's words, -- would be taken for a flag.
+    if _PLAIN.fullmatch(text) and not text.startswith("--"):
         return text
     escapes = re.sub(r'([\\$"])', r"\\\1", text)
     return f'"{escapes}"'
