@@ -7,6 +7,7 @@ SANDBOX_MAY_LACK names it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytest_plugins = ["pytester"]
+
+# Where a failure stops everybody, the examples of properties are the same each time: new ones are tried by people.
+if os.environ.get("SANDBOX_MUST_RUN"):
+    with contextlib.suppress(ImportError):
+        from hypothesis import settings
+
+        settings.load_profile("ci")
 
 PT_INTERP = 3
 

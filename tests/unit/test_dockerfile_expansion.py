@@ -123,7 +123,8 @@ def test_raw_words_keep_a_heredoc_and_its_name_together() -> None:
 # What sh(1) makes of the same word, in quotes so that it splits nothing.
 
 NAMES = ("x", "e", "none")
-LITERALS = st.text(alphabet="ab./-_: é", min_size=0, max_size=4)
+# No letters beyond ASCII: in a Dockerfile they belong to a name before them, in sh(1) they do not.
+LITERALS = st.text(alphabet="ab./-_: €", min_size=0, max_size=4)
 OPERATORS = st.sampled_from(["-", ":-", "+", ":+"])
 STRIPS = st.sampled_from(["#", "##", "%", "%%"])
 PATTERNS = st.text(alphabet="ab.*?", min_size=1, max_size=5)
