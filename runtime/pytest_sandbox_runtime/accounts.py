@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,13 @@ def find_account(files: Files, user: str | int) -> Account:
     if not group:
         return account
     return Account(account.uid, _find_group(groups, group), (), account.home)
+
+
+def home_of(uid: int) -> str:
+    """Return the home directory of a user of this machine."""
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_dir
+    return "/"
 
 
 def _find_user(users: list[list[str]], name: str) -> list[str] | None:

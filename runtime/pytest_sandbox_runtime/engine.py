@@ -1,41 +1,29 @@
-"""PYTEST_DONT_REWRITE. The client's side of a run: starts the supervisor, turns specs into sandboxes."""
+"""PYTEST_DONT_REWRITE. The client's side of a run: turns specs into sandboxes, and builds their images."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import resource
-import select
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import warnings
 import weakref
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.capabilities import explain, is_privileged, limits_not_enforced
-from pytest_sandbox_runtime.errors import (
-    EngineError,
-    ImageError,
-    SandboxClosedError,
-    SandboxError,
-    StartError,
-    UnsupportedError,
-)
+from pytest_sandbox_runtime.capabilities import limits_not_enforced
+from pytest_sandbox_runtime.cgroups import OomWatch
+from pytest_sandbox_runtime.connection import Connection
+from pytest_sandbox_runtime.control import Control, kill
+from pytest_sandbox_runtime.errors import ImageError, UnsupportedError
 from pytest_sandbox_runtime.images.store import Store, default_store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import Mount
-from pytest_sandbox_runtime.state import can_be_upper, create_run, subordinate_ids
-from pytest_sandbox_runtime.supervisor.messages import receive, send
-from pytest_sandbox_runtime.supervisor.removal import kept_path, remove_run
-from pytest_sandbox_runtime.supervisor.server import MEMORY, SOCKET_NAME, START
+from pytest_sandbox_runtime.state import can_be_upper
+from pytest_sandbox_runtime.supervisor.removal import kept_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +36,6 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import SandboxSpec
 
-_SUPERVISOR = os.path.join(os.path.dirname(__file__), "supervisor", "__main__.py")
-_PATIENCE = 10.0
 # A sandbox costs its client three descriptors, and 1,024 is what most shells allow.
 _MANY = 200
 
@@ -87,19 +73,14 @@ class EngineSettings:
 class Engine:
     """A run: all the sandboxes made through it end with it, however it ends. Safe to use from several threads."""
 
-    def __init__(self, settings: EngineSettings, store: str, run: str, channel: socket.socket, undo: ExitStack) -> None:
+    def __init__(self, settings: EngineSettings, store: Store, connection: Connection) -> None:
         self.settings = settings
-        self.store = Store(store)
-        self._run = run
-        self._channel = channel
-        self._undo: ExitStack | None = undo
-        self._lock = threading.Lock()
-        self._owner = os.getpid()
+        self.store = store
+        self._connection = connection
         self._specs: dict[SandboxSpec, SandboxSpec] = {}
         self._kept: set[str] = set()
-        self._jobs = Jobs(settings, self.store, self._seen)
+        self._jobs = Jobs(settings, self.store, connection.seen)
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
-        self._memory = self._greet()
 
     @classmethod
     def open(cls, settings: EngineSettings | None = None) -> Self:
@@ -107,36 +88,20 @@ class Engine:
         settings = settings or EngineSettings()
         store = os.path.abspath(settings.store or default_store(os.environ))
         _check_disk(settings, store)
-        with ExitStack() as undo:
-            run = create_run(store)
-            undo.callback(os.close, run.lock)
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                supervisor = _launch(run.path, theirs.fileno(), run.lock)
-            undo.callback(_await_end, supervisor)
-            undo.callback(ours.close)
-            try:
-                return cls(settings, store, run.path, ours, undo.pop_all())
-            except SandboxError:
-                # There is no supervisor that would do it.
-                with contextlib.suppress(OSError):
-                    remove_run(run.path)
-                raise
+        return cls._over(Connection.launch(store), settings)
 
     @classmethod
     def join(cls, address: str, settings: EngineSettings) -> Self:
         """Become one more client of the supervisor whose ``address`` Engine.listen has returned."""
+        return cls._over(Connection.join(address), settings)
+
+    @classmethod
+    def _over(cls, connection: Connection, settings: EngineSettings) -> Self:
         with ExitStack() as undo:
-            channel = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
-            directory = os.open(address, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                # By descriptor, as the path may be longer than unix(7) allows.
-                channel.connect(f"/proc/self/fd/{directory}/{SOCKET_NAME}")
-            except OSError as error:
-                raise EngineError(f"the supervisor of {address} does not answer: {error.strerror}") from error
-            finally:
-                os.close(directory)
-            return cls(settings, os.path.dirname(os.path.dirname(address)), address, channel, undo.pop_all())
+            undo.callback(connection.close)
+            engine = cls(settings, Store(os.path.dirname(os.path.dirname(connection.run))), connection)
+            undo.pop_all()
+        return engine
 
     def __enter__(self) -> Self:
         return self
@@ -145,19 +110,24 @@ class Engine:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Engine {self._run} {'closed' if self._undo is None else 'open'}>"
+        return f"<Engine {self.run_directory} {'open' if self._connection.is_open else 'closed'}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_undo", None) is not None and self._owner == os.getpid():
+        connection = getattr(self, "_connection", None)
+        if connection is not None and connection.is_open and connection.is_ours:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
             self.close()
 
     def close(self) -> None:
         """End every sandbox of this engine and wait until nothing is left of them. Again: nothing."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo.close()
-            self.store.close()
+        self._connection.close()
+        self.store.close()
+
+    def leave(self) -> None:
+        """Forget all of it in a fork of the engine's process, where none of it may be used or ended."""
+        for sandbox in list(self._alive):
+            sandbox.let_go()
+        self._connection.leave()
 
     @functools.cached_property
     def images(self) -> Images:
@@ -175,41 +145,47 @@ class Engine:
     @property
     def run_directory(self) -> str:
         """The directory that goes with this run, for what is in the making."""
-        return self._run
+        return self._connection.run
 
     def listen(self) -> str:
         """Let other processes of this user join; returns the address for Engine.join."""
-        self._ask(("listen",))
-        return self._run
+        self._connection.ask(("listen",))
+        return self.run_directory
+
+    def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
+        """Return the mount plan of ``spec``, to print or to compare."""
+        return self._jobs.plan(self._resolved(spec))
 
     def create(self, spec: SandboxSpec) -> Sandbox:
         """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
-        self._check_open()
+        connection = self._connection
+        connection.check_open()
         declared = spec
         spec = self._enforceable(self._resolved(spec))
         job = self._jobs.of(spec)
-        (_, name, directory, cgroup_paths), (pidfd, control) = self._ask(("create", job.request))
+        (_, name, directory, cgroup_paths), (pidfd, control) = connection.ask(("create", job.request))
+        oom = OomWatch(cgroup_paths if spec.memory is not None else None)
         with ExitStack() as undo:
-            undo.callback(self._forget, str(name))
+            undo.callback(self._forget, name)
             undo.callback(os.close, pidfd)
             channel = undo.enter_context(socket.socket(fileno=control))
-            undo.callback(_kill, pidfd, wait=_is_seen_outside(spec))
-            root = self._await_ready(channel, spec)
+            undo.callback(kill, pidfd, wait=_is_seen_outside(spec))
+            root = connection.root_of(channel, spec)
             undo.callback(os.close, root)
             started = Started(
-                name=str(name),
-                control=channel,
+                name=name,
+                control=Control(name, channel, oom, connection.last_words),
                 pidfd=pidfd,
                 root=root,
-                seen=self._seen,
-                directory=self._seen(str(directory)),
+                seen=connection.seen,
+                directory=connection.seen(directory),
                 tree=job.tree,
                 uid=job.uid,
                 cgroup_paths=cgroup_paths,
-                keep=lambda about: self._keep(str(name), spec, job.tree, about),
+                oom=oom,
+                keep=lambda about: self._keep(name, spec, job.tree, about),
                 commit=lambda upper: self._commit(declared, upper),
                 again=lambda image: self.create(replace(declared, image=image)),
-                last_words=lambda: _last_words(self._run),
                 namespaces=job.namespaces,
             )
             sandbox = Sandbox(spec, started, undo)
@@ -245,76 +221,9 @@ class Engine:
         without: dict[str, Any] = dict.fromkeys(refused)
         return replace(spec, **without)
 
-    def leave(self) -> None:
-        """Forget all of it in a fork of the engine's process, where none of it may be used or ended."""
-        for sandbox in list(self._alive):
-            sandbox.let_go()
-        # Held, not run: it is for the process that this one is a fork of to wait for its supervisor.
-        self._abandoned, self._undo = self._undo, None
-        self._channel.close()
-        os.close(self._memory)
-
-    def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
-        """Return the mount plan of ``spec``, to print or to compare."""
-        return self._jobs.plan(self._resolved(spec))
-
-    def _seen(self, path: str) -> str:
-        """Return ``path``, which the supervisor's mount namespace has, as this process can reach it."""
-        return path.replace(MEMORY, f"/proc/self/fd/{self._memory}", 1) if path.startswith(MEMORY) else path
-
-    # Talking to the supervisor
-
-    def _greet(self) -> int:
-        pidfd = os.pidfd_open(os.getpid())
-        try:
-            _, (memory,) = self._ask(("hello",), (pidfd,))
-        except BaseException:
-            self.close()
-            raise
-        finally:
-            os.close(pidfd)
-        if self._undo is not None:
-            self._undo.callback(os.close, memory)
-        return memory
-
-    def _ask(self, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> tuple[tuple[Any, ...], list[int]]:
-        self._check_open()
-        with self._lock:
-            try:
-                # One that has died may have said why before.
-                with contextlib.suppress(BrokenPipeError):
-                    send(self._channel, message, fds)
-                received = receive(self._channel)
-            except ConnectionError:
-                received = None
-        if received is None:
-            raise EngineError(
-                "the supervisor of this run has died, and all its sandboxes with it", hint=_last_words(self._run)
-            )
-        (word, *operands), got = received
-        if word == "failed":
-            raise _start_error(operands)
-        return (word, *operands), got
-
-    def _await_ready(self, control: socket.socket, spec: SandboxSpec) -> int:
-        try:
-            received = receive(control)
-        except ConnectionError:
-            received = None
-        if received is None:
-            raise StartError(
-                f"the init of a sandbox of {spec.image} died while it was being made", hint=_last_words(self._run)
-            )
-        (word, *operands), fds = received
-        if word == "failed":
-            raise _start_error(operands, spec)
-        return fds[0]
-
     def _forget(self, name: str) -> None:
-        if self._undo is not None:
-            with self._lock, contextlib.suppress(OSError):
-                send(self._channel, ("remove", name, name in self._kept))
-            self._kept.discard(name)
+        self._connection.tell(("remove", name, name in self._kept))
+        self._kept.discard(name)
 
     def _keep(self, name: str, spec: SandboxSpec, tree: Tree, about: str) -> str:
         if not self.settings.on_disk:
@@ -323,7 +232,7 @@ class Engine:
         from pytest_sandbox_runtime.kept import Kept, record
 
         kept = Kept(
-            path=kept_path(self._run, name),
+            path=kept_path(self.run_directory, name),
             about=about,
             spec=spec,
             prefixes=tuple(overlay.prefix for overlay in tree.overlays),
@@ -333,12 +242,6 @@ class Engine:
         record(kept)
         self._kept.add(name)
         return kept.path
-
-    def _check_open(self) -> None:
-        if self._undo is None:
-            raise SandboxClosedError("the engine was closed")
-        if self._owner != os.getpid():
-            raise EngineError("the engine belongs to the process that opened it", hint="open one in the forked process")
 
 
 def _check_disk(settings: EngineSettings, store: str) -> None:
@@ -356,61 +259,6 @@ def _allow_descriptors(sandboxes: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _launch(run: str, channel: int, lock: int) -> subprocess.Popen[bytes]:
-    mode = "root" if is_privileged() else subordinate_ids()
-    with open(os.path.join(run, "supervisor.log"), "wb") as log:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-I",
-                "-S",
-                _SUPERVISOR,
-                str(channel),
-                str(lock),
-                run,
-                mode,
-                "disk" if can_be_upper(run) else "tmpfs",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(channel, lock),
-            env={"LD_BIND_NOW": "1"},
-        )
-
-
-def _await_end(supervisor: subprocess.Popen[bytes]) -> None:
-    try:
-        supervisor.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        supervisor.kill()
-        supervisor.wait()
-
-
-def _last_words(run: str) -> str:
-    with contextlib.suppress(OSError), open(os.path.join(run, "supervisor.log"), encoding="utf-8") as log:
-        return log.read().strip()[-2000:]
-    return ""
-
-
 def _is_seen_outside(spec: SandboxSpec) -> bool:
     """Whether what dies in a sandbox could, for a moment, still be noticed by anybody but its processes."""
     return spec.network == "host" or any(isinstance(mount, Mount) and not mount.read_only for mount in spec.mounts)
-
-
-def _kill(pidfd: int, *, wait: bool) -> None:
-    """Kill the init behind ``pidfd``, whose end is that of all that the sandbox has in the kernel."""
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    if wait:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.poll()
-
-
-def _start_error(operands: list[Any], spec: SandboxSpec | None = None) -> SandboxError:
-    step, call, code, subject = operands
-    what = f"cannot make a sandbox of {spec.image}" if spec else "cannot make a sandbox"
-    said = os.strerror(code) + (f" ({call} {subject})".replace("( ", "(") if call or subject else "")
-    kind = EngineError if step == START else StartError
-    return kind(f"{what}: could not {step}: {said}", hint=explain(call, code))

@@ -11,15 +11,17 @@ import signal
 import time
 from typing import IO, TYPE_CHECKING, Any
 
+from pytest_sandbox_runtime.control import receive_or_none
 from pytest_sandbox_runtime.errors import CommandTimeoutError, SandboxClosedError
 from pytest_sandbox_runtime.specs import Outcome
-from pytest_sandbox_runtime.supervisor.messages import receive
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
     from typing_extensions import Self
+
+    from pytest_sandbox_runtime.cgroups import OomWatch
 
 PIPE = -1
 DEVNULL = -3
@@ -40,7 +42,7 @@ class Process:
         reply: socket.socket,
         streams: tuple[IO[bytes] | None, ...],
         send_signal: Callable[..., None],
-        was_oom_killed: Callable[[], bool],
+        oom: OomWatch,
     ) -> None:
         self.args = args
         self.pid = pid
@@ -50,7 +52,7 @@ class Process:
         self.oom_killed = False
         self._reply = reply
         self._signal = send_signal
-        self._was_oom_killed = was_oom_killed
+        self._oom = oom
         self._began = time.monotonic()
         self._ended: float | None = None
 
@@ -83,7 +85,7 @@ class Process:
         return self.returncode  # type: ignore[return-value]  # _hear has set it
 
     def _hear(self) -> None:
-        received = _receive_or_none(self._reply)
+        received = receive_or_none(self._reply)
         self._ended = time.monotonic()
         if received is None:
             # The sandbox died, and with it all in it, by SIGKILL: pid_namespaces(7).
@@ -92,7 +94,7 @@ class Process:
             (_, returncode, cpu_seconds), _ = received
             self.returncode, self.cpu_seconds = int(returncode), float(cpu_seconds)  # type: ignore[call-overload, arg-type]
         if self.returncode == -signal.SIGKILL:
-            self.oom_killed = self._was_oom_killed()
+            self.oom_killed = self._oom.has_killed()
         self._reply.close()
 
     def send_signal(self, number: int) -> None:
@@ -234,10 +236,3 @@ def _readable(channel: socket.socket, timeout: float | None) -> bool:
     poll = select.poll()
     poll.register(channel, select.POLLIN)
     return bool(poll.poll(None if timeout is None else max(0, timeout) * 1000))
-
-
-def _receive_or_none(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | None:
-    try:
-        return receive(channel)
-    except ConnectionError:
-        return None

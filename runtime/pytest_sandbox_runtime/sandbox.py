@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import pwd
-import select
-import socket
 import warnings
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.accounts import Account, find_account
+from pytest_sandbox_runtime.accounts import Account, find_account, home_of
 from pytest_sandbox_runtime.cgroups import read_stats
 from pytest_sandbox_runtime.changes import read_changes
 from pytest_sandbox_runtime.command import PATH, argv_of, decoded, input_of, open_streams, shown, start_error
@@ -21,21 +17,21 @@ from pytest_sandbox_runtime.errors import (
     CommandFailedError,
     CommandTimeoutError,
     SandboxClosedError,
-    SandboxError,
     SpecError,
 )
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.process import PIPE, Process
-from pytest_sandbox_runtime.supervisor.messages import receive, send
 from pytest_sandbox_runtime.terminal import Terminal, interact, shell_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Mapping, Sequence
 
     from typing_extensions import Self
 
-    from pytest_sandbox_runtime.cgroups import Stats
+    from pytest_sandbox_runtime.cgroups import OomWatch, Stats
     from pytest_sandbox_runtime.changes import Changes
+    from pytest_sandbox_runtime.control import Control
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
 
@@ -49,19 +45,19 @@ class Started:
     """What the engine has made of a spec: the parts that a handle is put together from."""
 
     name: str
-    control: socket.socket
+    control: Control
     pidfd: int
     root: int
     directory: str
     tree: Tree
     uid: int
     cgroup_paths: Any
+    oom: OomWatch
     namespaces: int
     seen: Callable[[str], str]
     keep: Callable[[str], str]
     commit: Callable[[str], Image]
     again: Callable[[Image], Sandbox]
-    last_words: Callable[[], str]
 
 
 class Sandbox:
@@ -76,10 +72,9 @@ class Sandbox:
         self._started = started
         self._undo: ExitStack | None = None
         self._files = Files(started.root)
-        self._oom_kills = 0
         self._commands: list[str] = []
         self.account = self._find_account(spec.user)
-        self._home = "/root" if started.uid == 0 else _home_of(started.uid)
+        self._home = "/root" if started.uid == 0 else home_of(started.uid)
         if spec.workdir is not None and not self._files.is_dir(spec.workdir):
             raise SpecError(
                 f"workdir {spec.workdir} is no directory in {spec.image}", hint="make it in the image first"
@@ -187,7 +182,7 @@ class Sandbox:
         with ExitStack() as undo:
             ours, theirs = open_streams(stdin, stdout, stderr, undo)
             reply, pid, _ = self._start(args, env, workdir, user, None, theirs, undo)
-            process = Process(shown(args), pid, reply, ours, self._signal, self.was_oom_killed)
+            process = Process(shown(args), pid, reply, ours, self._signal, self._started.oom)
             # Ours live on in the process; theirs are closed here, so that an end of file can arrive.
             undo.pop_all()
             for fd in theirs:
@@ -208,7 +203,7 @@ class Sandbox:
         with ExitStack() as undo:
             env = {"TERM": "xterm", **(env or {})}
             reply, pid, fds = self._start(args, env, workdir, user, (rows, columns), (), undo)
-            process = Process(shown(args), pid, reply, (None, None, None), self._signal, self.was_oom_killed)
+            process = Process(shown(args), pid, reply, (None, None, None), self._signal, self._started.oom)
             undo.pop_all()
         return Terminal(fds[0], process)
 
@@ -234,17 +229,12 @@ class Sandbox:
         workdir = workdir or self.spec.workdir or "/"
         who = None if account is None else (account.uid, account.gid, list(account.groups))
         command = (argv, self._environment(account, env), os.fsencode(workdir), who, window)
-        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._check_open()
+        reply, ((word, *operands), fds) = self._started.control.start(command, streams)
         undo.callback(reply.close)
-        with theirs:
-            self._tell(("exec", command), (theirs.fileno(), *streams))
-        received = _receive_or_none(reply)
-        if received is None:
-            raise self._gone()
-        (word, *operands), fds = received
         if word == "failed":
             raise start_error(args, argv, workdir, *operands)
-        return reply, int(operands[0]), fds  # type: ignore[call-overload]
+        return reply, int(operands[0]), fds
 
     def _environment(self, account: Account | None, env: Mapping[str, str] | None) -> dict[bytes, bytes]:
         home = self._home if account is None else account.home
@@ -258,14 +248,8 @@ class Sandbox:
         return None if account.uid == self._started.uid and ":" not in str(user) else account
 
     def _signal(self, pid: int, number: int, *, group: bool) -> None:
-        self._tell(("signal", pid, int(number), group))
-
-    def _tell(self, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> None:
         self._check_open()
-        try:
-            send(self._started.control, message, fds)
-        except (BrokenPipeError, ConnectionResetError):
-            raise self._gone() from None
+        self._started.control.signal(pid, number, group=group)
 
     def _check_open(self) -> None:
         if self._undo is None:
@@ -273,18 +257,10 @@ class Sandbox:
                 f"sandbox {self.name} was closed", hint="use it within its with block, or its test"
             )
 
-    def _gone(self) -> SandboxError:
-        why = "out of memory" if self.was_oom_killed() else "its init was killed"
-        return SandboxClosedError(f"sandbox {self.name} has died: {why}", hint=self._started.last_words())
-
     def kill_all(self) -> None:
         """Kill every process in the sandbox but its init, and wait until all are dead."""
-        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with reply:
-            with theirs:
-                self._tell(("kill_all",), (theirs.fileno(),))
-            if _receive_or_none(reply) is None:
-                raise self._gone()
+        self._check_open()
+        self._started.control.kill_all()
 
     # Files
 
@@ -353,24 +329,10 @@ class Sandbox:
 
         Raises ConnectionRefusedError when nobody listens there, TimeoutError after ``timeout`` seconds.
         """
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with reply:
-            with theirs:
-                self._tell(("connect", int(family), int(socket.SOCK_STREAM), (host, port)), (theirs.fileno(),))
-            received = _receive_or_none(reply)
-        if received is None:
-            raise self._gone()
-        (word, *operands), fds = received
-        if word == "failed":
-            raise _connect_error(int(operands[0]), host, port, self.name)  # type: ignore[call-overload]
-        connection = socket.socket(fileno=fds[0])
-        try:
-            _await_connection(connection, host, port, self.name, timeout)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        from pytest_sandbox_runtime.connecting import connect
+
+        self._check_open()
+        return connect(self._started.control, host, port, self.name, timeout)
 
     # What it uses, what it did
 
@@ -388,14 +350,7 @@ class Sandbox:
 
     def was_oom_killed(self) -> bool:
         """Whether the kernel has killed something in the sandbox, out of memory, since this was last asked."""
-        if self.spec.memory is None or not self._started.cgroup_paths:
-            return False
-        try:
-            kills = read_stats(self._started.cgroup_paths).oom_kills or 0
-        except OSError:
-            return False
-        seen, self._oom_kills = self._oom_kills, kills
-        return kills > seen
+        return self._started.oom.has_killed()
 
     def logs(self) -> str:
         """Return what ``run`` did so far: each command, the last lines it printed, and how it ended."""
@@ -426,33 +381,3 @@ class Sandbox:
             self._started.control.close()
             os.close(self._started.pidfd)
             os.close(self._started.root)
-
-
-def _receive_or_none(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | None:
-    try:
-        return receive(channel)
-    except ConnectionError:
-        return None
-
-
-def _connect_error(code: int, host: str, port: int, name: str) -> OSError:
-    return OSError(code, f"{os.strerror(code)} by port {port} of {host} in sandbox {name}")
-
-
-def _await_connection(connection: socket.socket, host: str, port: int, name: str, timeout: float) -> None:
-    poll = select.poll()
-    poll.register(connection, select.POLLOUT)
-    if not poll.poll(timeout * 1000):
-        raise TimeoutError(
-            errno.ETIMEDOUT, f"port {port} of {host} in sandbox {name} did not answer within {timeout:g} s"
-        )
-    code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise _connect_error(code, host, port, name)
-    connection.setblocking(True)
-
-
-def _home_of(uid: int) -> str:
-    with suppress(KeyError):
-        return pwd.getpwuid(uid).pw_dir
-    return "/"

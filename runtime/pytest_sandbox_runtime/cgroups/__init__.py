@@ -4,7 +4,7 @@ The supervisor imports this in a process that starts in milliseconds: no typing,
 """
 
 from pytest_sandbox_runtime.cgroups.convert import Limits, Stats
-from pytest_sandbox_runtime.cgroups.groups import Group, Run, read_stats, remains
+from pytest_sandbox_runtime.cgroups.groups import Group, OomWatch, Run, read_stats, remains
 from pytest_sandbox_runtime.cgroups.hierarchy import Hierarchy, Place, find
 
-__all__ = ["Group", "Hierarchy", "Limits", "Place", "Run", "Stats", "find", "read_stats", "remains"]
+__all__ = ["Group", "Hierarchy", "Limits", "OomWatch", "Place", "Run", "Stats", "find", "read_stats", "remains"]

@@ -192,6 +192,25 @@ def read_stats(paths: Iterable[Path]) -> Stats:
     )
 
 
+class OomWatch:
+    """Sees what the kernel kills, out of memory, in the groups behind ``Group.paths()``, None for no groups."""
+
+    def __init__(self, paths: Iterable[Path] | None) -> None:
+        self._paths = paths
+        self._seen = 0
+
+    def has_killed(self) -> bool:
+        """Whether something was killed since this was last asked."""
+        if not self._paths:
+            return False
+        try:
+            kills = read_stats(self._paths).oom_kills or 0
+        except OSError:
+            return False
+        seen, self._seen = self._seen, kills
+        return kills > seen
+
+
 def _first(values: tuple[float | None, ...]) -> float | None:
     return next((value for value in values if value is not None), None)
 
