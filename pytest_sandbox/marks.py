@@ -50,10 +50,9 @@ def make_spec(config: pytest.Config, **words: Any) -> SandboxSpec:
 
     for name in words:
         if name not in SPEC_FIELDS:
-            import difflib
+            from pytest_sandbox_runtime.suggestions import did_you_mean
 
-            near = difflib.get_close_matches(name, SPEC_FIELDS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SPEC_FIELDS)}"
+            hint = did_you_mean(name, SPEC_FIELDS, f"there are {', '.join(SPEC_FIELDS)}")
             raise SpecError(f"a sandbox takes no argument {name!r}", hint=hint)
     if words.get("image") is None:
         words["image"] = image_named(config.stash[SETTINGS].image)

@@ -10,7 +10,6 @@ import os
 import socket
 import struct
 import threading
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +28,7 @@ class Broker:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._name = f"pytest-sandbox-{uuid.uuid4().hex}"
+        self._name = f"pytest-sandbox-{os.urandom(16).hex()}"
         self._listener: socket.socket | None = None
 
     @pytest.hookimpl(optionalhook=True)

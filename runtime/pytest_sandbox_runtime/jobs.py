@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import marshal
 import os
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -108,7 +107,7 @@ class Jobs:
     def _tree(self, spec: SandboxSpec) -> Tree:
         key = (spec.image, spec.hostname, spec.network)
         if key not in self._trees:
-            name = uuid.uuid4().hex[:12]
+            name = os.urandom(6).hex()
             os.mkdir(self._seen(f"{LAYERS}/{name}"))
             self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}")
         return self._trees[key]

@@ -10,7 +10,6 @@ import fcntl
 import os
 import pwd
 import shutil
-import uuid
 from dataclasses import dataclass
 
 from pytest_sandbox_runtime.errors import EngineError
@@ -28,7 +27,7 @@ class RunDirectory:
 
 def create_run(store: str) -> RunDirectory:
     """Make the directory of a new run in ``store``; raises EngineError where nothing can be written."""
-    path = os.path.join(store, "runs", uuid.uuid4().hex[:12])
+    path = os.path.join(store, "runs", os.urandom(6).hex())
     lock_path = lock_of(path)
     try:
         os.makedirs(store, mode=0o700, exist_ok=True)

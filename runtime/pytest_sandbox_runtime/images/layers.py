@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import uuid
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING
 
@@ -153,7 +152,7 @@ class Layers:
         """Take these from their places, and return what is to be removed later; for whoever is alone in the gate."""
         gone = []
         for name in names:
-            trash = os.path.join(self.path, _TRASH + uuid.uuid4().hex)
+            trash = os.path.join(self.path, _TRASH + os.urandom(16).hex())
             with contextlib.suppress(FileNotFoundError):
                 os.rename(self._of(name), trash)
                 gone.append(trash)

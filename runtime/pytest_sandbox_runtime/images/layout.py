@@ -11,7 +11,6 @@ import errno
 import fcntl
 import io
 import os
-import uuid
 from typing import IO, TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError
@@ -274,7 +273,7 @@ class Layout:
         os.rename(path, self.blob_path(digest))
 
     def _partial(self) -> tuple[str, int]:
-        path = os.path.join(self.path, _PARTIAL + uuid.uuid4().hex)
+        path = os.path.join(self.path, _PARTIAL + os.urandom(16).hex())
         # In the gate nobody sees it without its lock, and takes it for a dead writer's.
         with self._leases.shared():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import threading
-import uuid
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.images.places import explained
@@ -46,7 +45,7 @@ class Leases:
     def take(self) -> Lease:
         """Return a new lease, of nothing yet."""
         with self.shared():
-            path = os.path.join(self._path, uuid.uuid4().hex + _SUFFIX)
+            path = os.path.join(self._path, os.urandom(16).hex() + _SUFFIX)
             fd = os.open(path, _FLAGS | os.O_EXCL, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
         return Lease(self, path, fd)

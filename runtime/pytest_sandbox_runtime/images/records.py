@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import time
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +87,7 @@ class Records:
 
     def remember(self, key: str, record: Record) -> None:
         """Note what ``key`` led to, in place of what it led to before."""
-        partial = os.path.join(self.path, _PARTIAL + uuid.uuid4().hex)
+        partial = os.path.join(self.path, _PARTIAL + os.urandom(16).hex())
         try:
             with open(partial, "xb") as file:
                 file.write(record.to_bytes(key))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from typing import Final
+
+from pytest_sandbox_runtime.suggestions import did_you_mean
 
 SWITCH, ONE, MANY = "switch", "one", "many"
 FLAGS: dict[str, dict[str, str]] = {
@@ -62,9 +63,9 @@ def parse_flags(keyword: str, words: tuple[str, ...]) -> Flags:
         name, equals, value = word[2:].partition("=")
         kind = known.get(name)
         if kind is None:
-            near = difflib.get_close_matches(name, known, 1)
-            takes = f"it takes {', '.join(f'--{flag}' for flag in known)}" if known else f"{keyword} takes none"
-            raise FlagError(f"unknown flag --{name}", f"did you mean --{near[0]}?" if near else takes)
+            flags = [f"--{flag}" for flag in known]
+            takes = f"it takes {', '.join(flags)}" if known else f"{keyword} takes none"
+            raise FlagError(f"unknown flag --{name}", did_you_mean(f"--{name}", flags, takes))
         if kind != MANY and name in dict(found):
             raise FlagError(f"--{name} is given twice")
         found.append((name, _switch(name, equals, value) if kind == SWITCH else _value(name, equals, value)))

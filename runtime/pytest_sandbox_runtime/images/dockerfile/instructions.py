@@ -6,7 +6,6 @@ Nothing is expanded yet: this is what can be said of an instruction wherever it 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from pytest_sandbox_runtime.images.dockerfile.flags import NO_FLAGS, FlagError, 
 from pytest_sandbox_runtime.images.dockerfile.lexer import Heredoc, Source, Statement, heredoc_of, statement_of
 from pytest_sandbox_runtime.images.dockerfile.mounts import parse_options
 from pytest_sandbox_runtime.images.dockerfile.words import WordsError, pairs_of, split_spaces, words_of
+from pytest_sandbox_runtime.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,8 +61,7 @@ def parse_instruction(statement: Statement, source: Source) -> Instruction:
     keyword, line = statement.keyword, statement.line
     parse = _PARSERS.get(keyword)
     if parse is None:
-        near = difflib.get_close_matches(keyword, KEYWORDS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYWORDS)}"
+        hint = did_you_mean(keyword, KEYWORDS, f"there are {', '.join(KEYWORDS)}")
         raise DockerfileError(f"unknown instruction {keyword}", path=source.path, line=line, hint=hint)
     with located(source.path, line, keyword):
         flags = parse_flags(keyword, statement.flags)

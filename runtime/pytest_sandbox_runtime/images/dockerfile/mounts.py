@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import posixpath
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.images.dockerfile.flags import FlagError
 from pytest_sandbox_runtime.specs.checks import parse_size
 from pytest_sandbox_runtime.specs.run_mounts import BindMount, CacheMount, SecretMount, TmpfsMount
+from pytest_sandbox_runtime.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +46,8 @@ def parse_options(text: str) -> Options:
         name, equals, value = said.partition("=")
         name = _ALIASES.get(name.lower(), name.lower())
         if name not in {"type", *set().union(*_OPTIONS.values())}:
-            near = difflib.get_close_matches(name, ["type", *sorted(_OPTIONS["cache"])], 1)
-            raise FlagError(f"--mount has no option {name!r}", f"did you mean {near[0]}?" if near else "")
+            known = ["type", *sorted(_OPTIONS["cache"])]
+            raise FlagError(f"--mount has no option {name!r}", did_you_mean(name, known))
         if not equals and name not in _ALONE:
             raise FlagError(f"the option {name} of --mount has no value", f"{name}=...")
         options[name] = value if equals else "true"

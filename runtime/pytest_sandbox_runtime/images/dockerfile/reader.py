@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from pytest_sandbox_runtime.specs.config_layers import Cmd, Entrypoint, OnBuild
 from pytest_sandbox_runtime.specs.context import Context
 from pytest_sandbox_runtime.specs.file_layers import PROXIES
 from pytest_sandbox_runtime.specs.image import Image
+from pytest_sandbox_runtime.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -174,8 +174,7 @@ class _Reader:
     def _check_args(self) -> None:
         for name in self._args:
             if name not in self._declared:
-                near = difflib.get_close_matches(name, self._declared, 1)
-                hint = f"did you mean {near[0]}?" if near else f"ARG {name} would declare it"
+                hint = did_you_mean(name, self._declared, f"ARG {name} would declare it")
                 raise self._stages.error(f"args has {name}, which no ARG declares", hint=hint)
 
     def _evaluate(self, index: int) -> tuple[Image, Scope]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from pytest_sandbox_runtime.errors import DockerfileError
 from pytest_sandbox_runtime.images.dockerfile.expansion import expand
 from pytest_sandbox_runtime.images.dockerfile.instructions import Instruction, located
 from pytest_sandbox_runtime.images.dockerfile.mounts import parse_options
+from pytest_sandbox_runtime.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
@@ -75,8 +75,7 @@ class Stages:
             if stage.name == name.lower() or str(stage.index) == name:
                 return stage
         names = [stage.name for stage in self._stages if stage.name]
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names) or 'none with a name'}"
+        hint = did_you_mean(name, names, f"there are {', '.join(names) or 'none with a name'}")
         raise self.error(f"there is no stage {name!r}", hint=hint)
 
     def base_name(self, stage: Stage) -> str:
