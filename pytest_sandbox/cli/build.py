@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from pytest_sandbox.cli.watching import watched
@@ -15,6 +16,7 @@ from pytest_sandbox_runtime.errors import SandboxError, SpecError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from types import ModuleType
 
     from pytest_sandbox_runtime.specs import Image
@@ -57,15 +59,40 @@ def _build(options: argparse.Namespace) -> int:
         raise SpecError("a tag is the name of one image", hint="build them one by one, each with its own -t")
     for tag in options.tag:
         Reference.parse(tag)
+    began = time.time_ns()
     images = [_image(what, options) for what in options.what]
+    printed = []
     settings = watched(rebuild=options.no_cache, explain=options.explain, quiet=options.quiet)
     with Engine.open(settings) as engine:
         for image in images:
             built = engine.images.build(image)
             for tag in options.tag:
                 engine.images.tag(built, tag)
+            printed.append(built.digest)
             print(built.digest)
+    if _is_lasting(options):
+        _remember(options.argv, began, images, "\n".join(printed))
     return 0
+
+
+def _is_lasting(options: argparse.Namespace) -> bool:
+    """Whether the same command means the same build until a file of it changes."""
+    is_anew = options.no_cache or options.explain or os.environ.get("PYTEST_SANDBOX_NO_CACHE")
+    is_said = all("=" in arg for arg in options.build_arg) and not any(map(_DECLARED.fullmatch, options.what))
+    return is_said and not is_anew
+
+
+def _remember(argv: Sequence[str], began: int, images: Sequence[Image], printed: str) -> None:
+    from pytest_sandbox.cli.answers import remember
+    from pytest_sandbox_runtime.specs import Dockerfile
+
+    read = []
+    for image in images:
+        assert isinstance(image.base, Dockerfile)
+        path = image.base.path
+        context = image.base.context or (path if os.path.isdir(path) else os.path.dirname(path))
+        read += [path, f"{path}.dockerignore", context]
+    remember(argv, began, read, printed)
 
 
 def _image(what: str, options: argparse.Namespace) -> Image:

@@ -87,8 +87,9 @@ def _add_prune(prune: argparse.ArgumentParser) -> None:
 
 
 def _with_images(run: Callable[[Images, argparse.Namespace], int], options: argparse.Namespace) -> int:
+    from pytest_sandbox_runtime.images.home import default_store
     from pytest_sandbox_runtime.images.images import Images
-    from pytest_sandbox_runtime.images.store import Store, default_store
+    from pytest_sandbox_runtime.images.store import Store
 
     with Store(default_store(os.environ)) as store:
         return run(Images(store), options)

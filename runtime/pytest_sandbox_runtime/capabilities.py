@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime import hints
 from pytest_sandbox_runtime.cgroups import find
 from pytest_sandbox_runtime.hints import Host, explain, kernel_version
-from pytest_sandbox_runtime.images.store import default_store
+from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.state import can_be_upper, subordinate_ids
 
 if TYPE_CHECKING:

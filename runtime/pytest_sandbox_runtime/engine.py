@@ -17,7 +17,8 @@ from pytest_sandbox_runtime.cgroups import OomWatch
 from pytest_sandbox_runtime.connection import Connection
 from pytest_sandbox_runtime.control import Control, kill
 from pytest_sandbox_runtime.errors import ImageError, UnsupportedError
-from pytest_sandbox_runtime.images.store import Store, default_store
+from pytest_sandbox_runtime.images.home import default_store
+from pytest_sandbox_runtime.images.store import Store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image

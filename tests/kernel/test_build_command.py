@@ -12,8 +12,9 @@ import pytest
 from pytest_sandbox.cli import main
 from pytest_sandbox_runtime import Engine, EngineSettings, Image
 from pytest_sandbox_runtime.errors import BuildError
+from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.images import Images
-from pytest_sandbox_runtime.images.store import Store, default_store
+from pytest_sandbox_runtime.images.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.needs("overlayfs", "static-busybox")
 
-PROGRAM = [sys.executable, "-c", "import sys; from pytest_sandbox.cli import main; sys.exit(main())"]
+MAIN = "from pytest_sandbox.cli import main; sys.exit(main())"
 DOCKERFILE = """\
 FROM base AS first
 ARG WHO=nobody
@@ -66,11 +67,17 @@ def command(project: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytes
     return call
 
 
-def start(*words: str, said: str = "") -> Done:
-    """Run the command as a program of its own."""
+def start(*words: str, said: str = "", program: str = "") -> Done:
+    """Run the command as a program of its own, which begins with the Python of ``program``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.run(
-        [*PROGRAM, *words], input=said, capture_output=True, text=True, check=False, timeout=60, env=environment
+        [sys.executable, "-c", f"import sys{program};{MAIN}", *words],
+        input=said,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment,
     )
 
 
@@ -106,6 +113,24 @@ def test_what_is_built_is_only_named_again(command: Command, app: Path) -> None:
     first = command("build", "app")
     again = command("build", "app")
     assert (again.stdout, again.stderr) == (first.stdout, "")
+
+
+ENGINE = "; import atexit; atexit.register(lambda: print('pytest_sandbox_runtime.engine' in sys.modules))"
+
+
+def test_a_build_of_which_nothing_has_changed_is_answered_at_once(app: Path) -> None:
+    def build(*words: str) -> list[str]:
+        return start("build", "app", *words, program=ENGINE).stdout.split()
+
+    digest, with_engine = build()
+    assert with_engine == "True"
+    assert build() == [digest, "False"]
+    assert build("--no-cache") == build("--no-cache") == [digest, "True"]
+    (app / "greeting").write_text("ho\n")
+    other, with_engine = build()
+    assert other != digest
+    assert with_engine == "True"
+    assert build() == [other, "False"]
 
 
 @pytest.mark.parametrize(("words", "env"), [(("--no-cache",), {}), ((), {"PYTEST_SANDBOX_NO_CACHE": "1"})])

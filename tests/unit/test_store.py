@@ -20,8 +20,9 @@ import pytest
 from filelock import FileLock
 
 from pytest_sandbox_runtime.errors import ImageError, SandboxError
+from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.layer import apply_layer
-from pytest_sandbox_runtime.images.store import Store, default_store
+from pytest_sandbox_runtime.images.store import Store
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
 from pytest_sandbox_runtime.specs import Image

@@ -1,50 +1,28 @@
-"""PYTEST_DONT_REWRITE. Where the store is, that it is its user's alone, and what is said where it cannot be used."""
+"""PYTEST_DONT_REWRITE. That the store is its user's alone, and what is said where it cannot be used."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import pwd
 import shlex
 import shutil
 import stat
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import SandboxError
+from pytest_sandbox_runtime.images.home import ELSEWHERE, default_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-ELSEWHERE = "put the store elsewhere with PYTEST_SANDBOX_HOME"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def default_store(environ: Mapping[str, str]) -> str:
-    """Return where the store is: PYTEST_SANDBOX_HOME, or below the user's cache directory."""
-    home = environ.get("PYTEST_SANDBOX_HOME")
-    if home:
-        return os.path.abspath(home)
-    cache = environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    return os.path.join(cache if os.path.isabs(cache) else _home_cache(environ), "pytest-sandbox")
 
 
 def command_on(store: str, words: str) -> str:
     """Return what to paste into a shell for the command ``pytest-sandbox`` to do ``words`` on that store."""
     elsewhere = "" if store == default_store(os.environ) else f"PYTEST_SANDBOX_HOME={shlex.quote(store)} "
     return f"{elsewhere}pytest-sandbox {words}"
-
-
-def _home_cache(environ: Mapping[str, str]) -> str:
-    home = environ.get("HOME", "")
-    if os.path.isabs(home):
-        return os.path.join(home, ".cache")
-    try:
-        return os.path.join(pwd.getpwuid(os.geteuid()).pw_dir, ".cache")
-    except KeyError as error:
-        msg = f"there is no place for the store: HOME is not set and user {os.geteuid()} has no passwd entry"
-        raise SandboxError(msg, hint=ELSEWHERE) from error
 
 
 def open_private(path: str, *below: str) -> None:

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_sandbox_runtime.images.home import ANSWERS
 from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.places import explained, remove_tree, tree_size
 from pytest_sandbox_runtime.images.stack import all_names
@@ -80,6 +81,8 @@ def prune(
     """
     limit = None if older_than is None else time.time() - older_than
     with explained(store.path):
+        # What is gone may have been answered.
+        remove_tree(os.path.join(store.path, ANSWERS))
         for part in (store.images, store.layers, store.records):
             part.sweep()
         images = _forget_images(store, limit, tagged=tagged)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.mapped import needs_user_namespace, worker
-from pytest_sandbox_runtime.images.places import default_store, explained, open_private
+from pytest_sandbox_runtime.images.places import explained, open_private
 from pytest_sandbox_runtime.images.roots import check_root, opened
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.records import Record, Records
     from pytest_sandbox_runtime.specs import Image
-
-__all__ = ["Store", "default_store"]
 
 _CHUNK = 1 << 20
 # The coarsest clock of file times is a jiffy of 10 ms: a file can change twice within one and look the same.
