@@ -45,6 +45,8 @@ def time_of_docker(client: tuple[str, ...], folder: Path) -> float:
 def time_of_ours(folder: Path, store: Path) -> float:
     """Return the seconds of one ``pytest-sandbox build``."""
     environment = {**os.environ, "PYTEST_SANDBOX_HOME": str(store)}
+    # As an installed package is: compiled.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     began = time.perf_counter()
     done = subprocess.run(
         (sys.executable, "-c", _MAIN, "build", str(folder)), env=environment, check=False, capture_output=True

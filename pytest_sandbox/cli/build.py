@@ -9,6 +9,8 @@ import os
 import re
 import sys
 import time
+from importlib import import_module
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from pytest_sandbox.cli.watching import watched
@@ -63,6 +65,8 @@ def _build(options: argparse.Namespace) -> int:
     images = [_image(what, options) for what in options.what]
     printed = []
     settings = watched(rebuild=options.no_cache, explain=options.explain, quiet=options.quiet)
+    # Meanwhile the supervisor starts, which is another processor's work.
+    Thread(target=_import_builder, daemon=True).start()
     with Engine.open(settings) as engine:
         for image in images:
             built = engine.images.build(image)
@@ -73,6 +77,12 @@ def _build(options: argparse.Namespace) -> int:
     if _is_lasting(options):
         _remember(options.argv, began, images, "\n".join(printed))
     return 0
+
+
+def _import_builder() -> None:
+    for name in ("building.builder", "dockerfile", "building.running"):
+        import_module(f"pytest_sandbox_runtime.images.{name}")
+    import_module("filelock")
 
 
 def _is_lasting(options: argparse.Namespace) -> bool:

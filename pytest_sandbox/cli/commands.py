@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.cli.build import add_build
@@ -101,6 +100,8 @@ def _shell(options: argparse.Namespace) -> int:
 
 
 def _ps(_options: argparse.Namespace) -> int:
+    from datetime import timedelta
+
     from pytest_sandbox_runtime import kept
 
     print(f"{'NAME':<20} {'AGE':>8} {'SIZE':>8}  IMAGE, TEST")

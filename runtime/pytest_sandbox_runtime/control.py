@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 class Control:
     """Asks the init of the sandbox ``name`` over ``channel``. Safe to use from several threads.
 
-    Every method raises SandboxClosedError where that init has died; ``oom`` and ``last_words`` may say why.
+    Every method raises SandboxClosedError where that init has died; ``oom`` and ``last_words`` may say why. ``is_idle``
+    is whether everything but init was killed since the last command.
     """
 
     def __init__(self, name: str, channel: socket.socket, oom: OomWatch, last_words: Callable[[], str]) -> None:
+        self.is_idle = False
         self._name = name
         self._channel = channel
         self._oom = oom
@@ -38,6 +40,7 @@ class Control:
 
     def start(self, command: tuple[object, ...], streams: tuple[int, ...]) -> tuple[socket.socket, Answer]:
         """Ask for a command; return the socket that later tells of its end, and the first answer on it."""
+        self.is_idle = False
         reply, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
@@ -54,6 +57,7 @@ class Control:
     def kill_all(self) -> None:
         """Kill every process but init, and wait until all are dead."""
         self._ask("kill_all")
+        self.is_idle = True
 
     def connect(self, family: int, address: tuple[str, int]) -> socket.socket:
         """Return a TCP socket of the sandbox's network, whose connect(2) is under way; raises OSError."""

@@ -164,18 +164,19 @@ class Engine:
         declared = spec
         spec = self._enforceable(self._resolved(spec))
         job = self._jobs.of(spec)
-        (_, name, directory, cgroup_paths), (pidfd, control) = connection.ask(("create", job.request))
+        (_, name, directory, cgroup_paths), (pidfd, theirs) = connection.ask(("create", job.request))
         oom = OomWatch(cgroup_paths if spec.memory is not None else None)
         with ExitStack() as undo:
             undo.callback(self._forget, name)
             undo.callback(os.close, pidfd)
-            channel = undo.enter_context(socket.socket(fileno=control))
-            undo.callback(kill, pidfd, wait=_is_seen_outside(spec))
+            channel = undo.enter_context(socket.socket(fileno=theirs))
+            control = Control(name, channel, oom, connection.last_words)
+            undo.callback(lambda: kill(pidfd, wait=_is_seen_outside(spec) and not control.is_idle))
             root = connection.root_of(channel, spec)
             undo.callback(os.close, root)
             started = Started(
                 name=name,
-                control=Control(name, channel, oom, connection.last_words),
+                control=control,
                 pidfd=pidfd,
                 root=root,
                 seen=connection.seen,

@@ -1,4 +1,7 @@
-"""PYTEST_DONT_REWRITE. The live handle of a sandbox: what a test drives."""
+"""PYTEST_DONT_REWRITE. The live handle of a sandbox: what a test drives.
+
+What few tests use is imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.accounts import Account, find_account, home_of
 from pytest_sandbox_runtime.cgroups import read_stats
-from pytest_sandbox_runtime.changes import read_changes
 from pytest_sandbox_runtime.command import PATH, argv_of, decoded, input_of, open_streams, shown, start_error
 from pytest_sandbox_runtime.entering import WayIn
 from pytest_sandbox_runtime.errors import (
@@ -21,7 +23,6 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.process import PIPE, Process
-from pytest_sandbox_runtime.terminal import Terminal, interact, shell_of
 
 if TYPE_CHECKING:
     import socket
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.control import Control
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
+    from pytest_sandbox_runtime.terminal import Terminal
 
 _LOG_LINES = 40
 # What a machine has anew at each of its starts, so that it is no change of it.
@@ -200,6 +202,8 @@ class Sandbox:
         user: str | int | None = None,
     ) -> Terminal:
         """Start a command on a terminal of its own and return the terminal's other side: see pty(7)."""
+        from pytest_sandbox_runtime.terminal import Terminal
+
         with ExitStack() as undo:
             env = {"TERM": "xterm", **(env or {})}
             reply, pid, fds = self._start(args, env, workdir, user, (rows, columns), (), undo)
@@ -209,6 +213,8 @@ class Sandbox:
 
     def shell(self, args: Sequence[str] | str | None = None, **options: Any) -> int:
         """Join this process's terminal to a shell in the sandbox; returns its return code when it ends."""
+        from pytest_sandbox_runtime.terminal import interact, shell_of
+
         args = shell_of(self.files.exists) if args is None else args
         env = {"TERM": os.environ.get("TERM", "xterm"), **(options.pop("env", None) or {})}
         with self.pty(args, env=env, **options) as terminal:
@@ -302,6 +308,8 @@ class Sandbox:
 
     def changes(self) -> Changes:
         """Return what was added, modified and deleted since the start; /proc, /sys, /dev and /run do not count."""
+        from pytest_sandbox_runtime.changes import read_changes
+
         self._check_open()
         directory, seen = self._started.directory, self._started.seen
         overlays = [

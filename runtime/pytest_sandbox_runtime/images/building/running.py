@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import tempfile
@@ -50,9 +51,7 @@ def ran(engine: Engine, image: Image, step: Step, roots: tuple[str, ...], roots_
     run = step.run
     assert run is not None
     with ExitStack() as undo:
-        place = tempfile.mkdtemp(prefix="step-", dir=engine.run_directory)
-        undo.callback(remove_tree, place)
-        mounts = _Mounts(engine.store.path, place, step, roots_of, undo)
+        mounts = _Mounts(engine, step, roots_of, undo)
         described = [mounts.of(mount) for mount in run.mounts]
         spec = SandboxSpec(image=image, network=run.network, mounts=tuple(one for one in described if one is not None))
         sandbox = undo.enter_context(engine.create(spec))
@@ -101,11 +100,11 @@ def _remove_empty(path: str) -> bool:
 
 
 class _Mounts:
-    """What a step's mounts are for its sandbox; files made for them lie in ``place``."""
+    """What a step's mounts are for its sandbox; files made for them lie in a directory that goes with ``undo``."""
 
-    def __init__(self, store: str, place: str, step: Step, roots_of: RootsOf, undo: ExitStack) -> None:
-        self._store = store
-        self._place = place
+    def __init__(self, engine: Engine, step: Step, roots_of: RootsOf, undo: ExitStack) -> None:
+        self._store = engine.store.path
+        self._run = engine.run_directory
         self._step = step
         self._roots_of = roots_of
         self._undo = undo
@@ -127,6 +126,12 @@ class _Mounts:
 
     def _path(self, target: str) -> str:
         return self._step.path(target).rstrip("/")
+
+    @functools.cached_property
+    def _place(self) -> str:
+        place = tempfile.mkdtemp(prefix="step-", dir=self._run)
+        self._undo.callback(remove_tree, place)
+        return place
 
     def _new(self) -> str:
         self._made += 1
