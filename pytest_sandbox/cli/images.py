@@ -9,7 +9,6 @@ import json
 import os
 import re
 import sys
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import SpecError
@@ -17,6 +16,7 @@ from pytest_sandbox_runtime.errors import SpecError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+    from datetime import datetime
 
     from pytest_sandbox_runtime.images.images import HistoryStep, Images, ImageSummary
 
@@ -199,6 +199,8 @@ def size(number: float) -> str:
 
 def age(created: str, now: datetime | None = None) -> str:
     """Return how long ago ``created`` was, as Docker writes it; "N/A" where it is no time."""
+    from datetime import datetime, timezone
+
     try:
         # Nine digits of a second are more than Python before 3.11 reads.
         then = datetime.fromisoformat(re.sub(r"\.\d+", "", created).replace("Z", "+00:00"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import pickle
 import socket
 import sys
 import threading
@@ -132,6 +131,8 @@ class Helper(Worker):
         return result
 
     def _send(self, function: Callable[..., Any], args: tuple[Any, ...], how: str, fds: tuple[int, ...]) -> None:
+        import pickle
+
         from pytest_sandbox_runtime.supervisor.messages import send
 
         if self._channel is None or self._owner != os.getpid():
@@ -149,6 +150,8 @@ class Helper(Worker):
             os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions)
 
     def _answer(self) -> Any:
+        import pickle
+
         from pytest_sandbox_runtime.supervisor.messages import receive
 
         assert self._channel is not None
@@ -193,6 +196,8 @@ def main() -> None:
 
 
 def _done(data: Any, how: str, fds: list[int]) -> bytes:
+    import pickle
+
     try:
         function, args = pickle.loads(data)
         if how == "call":

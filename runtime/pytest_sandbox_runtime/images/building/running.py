@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import tempfile
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +128,9 @@ class _Mounts:
 
     @functools.cached_property
     def _place(self) -> str:
-        place = tempfile.mkdtemp(prefix="step-", dir=self._run)
+        from tempfile import mkdtemp
+
+        place = mkdtemp(prefix="step-", dir=self._run)
         self._undo.callback(remove_tree, place)
         return place
 

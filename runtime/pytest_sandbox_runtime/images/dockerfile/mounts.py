@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import posixpath
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +36,8 @@ def parse_options(text: str) -> Options:
 
     Variables are still in them.
     """
+    import csv
+
     try:
         fields = next(csv.reader([text], strict=True), [])
     except csv.Error as error:
