@@ -13,6 +13,7 @@ from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from pytest_sandbox.cli.secrets import secrets_of
 from pytest_sandbox.cli.watching import watched
 from pytest_sandbox_runtime.errors import SandboxError, SpecError
 
@@ -46,6 +47,13 @@ def add_build(commands: Commands) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="a value for an ARG; NAME alone takes it from the environment",
+    )
+    build.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="id=NAME[,src=FILE|,env=VARIABLE]",
+        help="what RUN --mount=type=secret,id=NAME sees, and no layer does",
     )
     build.add_argument("--no-cache", action="store_true", help="make every layer anew")
     build.add_argument("--explain", action="store_true", help="say why a layer is not taken from the cache")
@@ -87,7 +95,7 @@ def _import_builder() -> None:
 
 def _is_lasting(options: argparse.Namespace) -> bool:
     """Whether the same command means the same build until a file of it changes."""
-    is_anew = options.no_cache or options.explain or os.environ.get("PYTEST_SANDBOX_NO_CACHE")
+    is_anew = options.no_cache or options.secret or options.explain or os.environ.get("PYTEST_SANDBOX_NO_CACHE")
     is_said = all("=" in arg for arg in options.build_arg) and not any(map(_DECLARED.fullmatch, options.what))
     return is_said and not is_anew
 
@@ -109,8 +117,8 @@ def _image(what: str, options: argparse.Namespace) -> Image:
     declared = _DECLARED.fullmatch(what)
     if declared is None:
         return _dockerfile(what, options)
-    if options.file or options.target or options.build_arg:
-        raise SpecError(f"{what} is no Dockerfile: --file, --target and --build-arg are for these")
+    if options.file or options.target or options.build_arg or options.secret:
+        raise SpecError(f"{what} is no Dockerfile: --file, --target, --build-arg and --secret are for these")
     return _declared(declared["file"], declared["name"] or "")
 
 
@@ -119,11 +127,12 @@ def _dockerfile(path: str, options: argparse.Namespace) -> Image:
 
     args = dict(map(_arg, options.build_arg))
     given = {name: value for name, value in args.items() if value is not None}
+    secrets = secrets_of(options.secret)
     if options.file is None:
-        return Image.dockerfile(path, options.target, given)
+        return Image.dockerfile(path, options.target, given, secrets=secrets)
     if not os.path.isdir(path):
         raise SpecError(f"there is no folder {path} to copy files from", hint="pytest-sandbox build -f FILE FOLDER")
-    return Image.dockerfile(options.file, options.target, given, context=path)
+    return Image.dockerfile(options.file, options.target, given, context=path, secrets=secrets)
 
 
 def _arg(word: str) -> tuple[str, str | None]:

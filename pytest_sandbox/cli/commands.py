@@ -14,7 +14,7 @@ from pytest_sandbox.cli.watching import watched
 from pytest_sandbox.image_words import WORDS, image_named
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pytest_sandbox_runtime import SandboxSpec
 
@@ -52,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--workdir")
         command.set_defaults(run=run)
         if name == "run":
-            command.add_argument("command", nargs=argparse.REMAINDER, help="the command and its arguments")
+            command.add_argument("--entrypoint", metavar="PROGRAM", help="instead of the image's, and of its command")
+            command.add_argument(
+                "command", nargs=argparse.REMAINDER, help="the command and its arguments (default: the image's)"
+            )
         else:
             command.add_argument("kept", nargs="?", metavar="NAME", help="begin as this kept sandbox ended")
     _add_kept(commands)
@@ -78,12 +81,29 @@ def _doctor(_options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    argv = options.command[1:] if options.command[:1] == ["--"] else options.command
     from pytest_sandbox_runtime import Engine
 
-    with Engine.open(watched()) as engine, engine.create(_spec(options)) as sandbox:
-        outcome = sandbox.run(argv, input=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
+    spec = _spec(options)
+    with Engine.open(watched()) as engine:
+        argv = _argv(options, engine.images.config(spec.image))
+        with engine.create(spec) as sandbox:
+            outcome = sandbox.run(argv, input=sys.stdin, stdout=sys.stdout, stderr=sys.stderr)
     return _status(outcome.returncode)
+
+
+def _argv(options: argparse.Namespace, config: Mapping[str, Any]) -> list[str]:
+    """Return what is to run, as Docker makes it of what was given and of the image's configuration."""
+    from pytest_sandbox_runtime.errors import SpecError
+
+    words = options.command[1:] if options.command[:1] == ["--"] else options.command
+    if options.entrypoint is None:
+        argv = [*(config.get("Entrypoint") or ()), *(words or config.get("Cmd") or ())]
+    else:
+        argv = [*filter(None, [options.entrypoint]), *words]
+    if not argv:
+        hint = f"say it: pytest-sandbox run --image {options.image} -- COMMAND"
+        raise SpecError(f"there is nothing to run: {options.image} has no command of its own", hint=hint)
+    return argv
 
 
 def _shell(options: argparse.Namespace) -> int:

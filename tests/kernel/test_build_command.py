@@ -184,7 +184,7 @@ def declaring(tar: Path) -> str:
         (("declared.py",), "which image of declared.py? Name it: FILE.py:NAME\n  hint: there are base, web"),
         (("nowhere.py:web",), "there is no file nowhere.py"),
         (("broken.py:web",), "broken.py:2 cannot be imported: ZeroDivisionError: division by zero"),
-        (("declared.py:web", "--target=x"), "declared.py:web is no Dockerfile: --file, --target and --build-arg are"),
+        (("declared.py:web", "--target=x"), "declared.py:web is no Dockerfile: --file, --target, --build-arg and"),
         (("declared.py:web", "declared.py:base", "-t", "x"), "a tag is the name of one image\n  hint: build them one"),
         (("declared.py:web", "-t", "A B"), "'A B' is no reference of an image"),
         (("nowhere",), "nowhere: it cannot be read: No such file or directory"),
@@ -208,9 +208,116 @@ def test_what_cannot_be_built_is_said_and_nothing_made(
 def test_a_line_for_a_shell_that_the_image_lacks_is_told_as_that(command: Command, app: Path) -> None:
     (app / "Dockerfile").write_text("FROM scratch\nCOPY greeting /\nRUN true\n")
     assert command("build", "app").stderr.endswith(
-        "pytest-sandbox: step 2/2 run('true', network='host') failed: there is no program '/bin/sh' in the sandbox\n"
+        f"pytest-sandbox: {app}/Dockerfile:3: RUN: step 2/2 run('true', network='host') failed: there is no program '/bin/sh' in the sandbox\n"
         "  hint: start from an image that has this shell, or give the command as a list\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ("RUN echo broken; exit 3", "RUN: step 2/2 run('echo broken; exit 3', network='host') failed: /bin/sh -c"),
+        ("COPY nothing /", "COPY: there is no nothing in the context app\n"),
+        ("COPY --chown=nobody greeting /", "COPY: 'nobody' names nobody, whom the image's /etc/passwd"),
+        (
+            "RUN --mount=type=secret,id=key,required=true true",
+            "RUN: the step needs the secret key, which was not given",
+        ),
+    ],
+)
+def test_a_step_that_fails_names_its_line(command: Command, app: Path, step: str, said: str) -> None:
+    (app / "Dockerfile").write_text(f"FROM base\nRUN true\n\n{step}\n")
+    refused = command("build", "app")
+    assert refused.returncode == 1
+    assert f"pytest-sandbox: {app.name}/Dockerfile:4: {said}" in refused.stderr.replace(f"{app.parent}/", "")
+
+
+def test_a_stage_that_fails_where_it_is_copied_from_names_its_own_line(command: Command, app: Path) -> None:
+    (app / "Dockerfile").write_text("FROM base AS first\nRUN exit 3\nFROM base\nCOPY --from=first /x /x\n")
+    refused = command("build", "app")
+    assert "/Dockerfile:2: RUN: step 1/1 run('exit 3', network='host') failed: " in refused.stderr
+    assert "/Dockerfile:4" not in refused.stderr
+
+
+def test_the_line_of_a_step_is_no_part_of_it(command: Command, app: Path) -> None:
+    first = command("build", "app")
+    (app / "Dockerfile").write_text("# moved\n" + DOCKERFILE.replace("RUN", "\nRUN"))
+    again = command("build", "app")
+    assert (again.stdout, again.stderr) == (first.stdout, "")
+
+
+# Secrets
+
+PEEK = "FROM base\nRUN --mount=type=secret,id=token,required=true wc -c < /run/secrets/token > /size\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["id=token,src=file", "type=file,id=token,source=file", "id=token,env=VALUE", "id=token"]
+)
+def test_a_secret_comes_from_a_file_or_a_variable(command: Command, app: Path, words: str) -> None:
+    (app / "Dockerfile").write_text(PEEK)
+    (app.parent / "file").write_text("1234567")
+    built = command(
+        "build", "app", "--secret", words, VALUE="1234567", **({"token": "1234567"} if words == "id=token" else {})
+    )
+    assert printed(command, built.stdout.strip(), "cat /size; ls -A /run") == "7\n"
+
+
+def test_the_secret_of_an_image_is_nowhere_on_disk(command: Command, app: Path, tmp_path: Path) -> None:
+    (app / "Dockerfile").write_text(PEEK)
+    assert command("build", "app", "--secret", "id=token,env=VALUE", VALUE="not-to-be-found").returncode == 0
+    found = subprocess.run(["grep", "-rl", "not-to-be-found", tmp_path], check=False, capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("src=file", "--secret src=file has no id"),
+        ("id=token,uid=0", "--secret id=token,uid=0 cannot be read at 'uid=0'"),
+        ("id=token,type=ssh", "--secret id=token,type=ssh has the type ssh\n  hint: there are file and env"),
+        ("id=token,src=nowhere", "the secret token: there is no file nowhere"),
+        ("id=token,env=NOWHERE", "the secret token: there is no variable NOWHERE"),
+        ("id=token", "the secret token: there is no file token"),
+    ],
+)
+def test_a_secret_that_is_none_is_refused(command: Command, app: Path, words: str, said: str) -> None:
+    refused = command("build", "app", "--secret", words)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"pytest-sandbox: {said}")
+
+
+# What an image runs
+
+
+@pytest.mark.parametrize(
+    ("lines", "words", "said"),
+    [
+        ('CMD ["echo", "command"]', (), "command\n"),
+        ("CMD echo $((1 + 1))", (), "2\n"),
+        ('CMD ["echo", "command"]', ("--", "echo", "mine"), "mine\n"),
+        ('ENTRYPOINT ["echo", "entry"]\nCMD ["command"]', (), "entry command\n"),
+        ('ENTRYPOINT ["echo", "entry"]\nCMD ["command"]', ("mine",), "entry mine\n"),
+        ('ENTRYPOINT ["false"]\nCMD ["command"]', ("--entrypoint", "echo"), "\n"),
+        ('ENTRYPOINT ["false"]', ("--entrypoint", "", "--", "echo", "mine"), "mine\n"),
+        ("ENV WORD=there\nWORKDIR /srv\nUSER app\nCMD echo $WORD $(pwd) $(id -u)", (), "there /srv 1000\n"),
+    ],
+)
+def test_an_image_runs_what_it_says(command: Command, app: Path, lines: str, words: tuple[str, ...], said: str) -> None:
+    (app / "Dockerfile").write_text(f"FROM base\nRUN echo app:x:1000:1000::/:/bin/sh >> /etc/passwd\n{lines}\n")
+    entrypoint, command_words = (words[:2], words[2:]) if words[:1] == ("--entrypoint",) else ((), words)
+    done = command("run", "--image", "app", *entrypoint, *command_words)
+    assert (done.returncode, done.stdout) == (0, said)
+
+
+def test_an_image_that_runs_nothing_needs_a_command(command: Command) -> None:
+    for image in ("base", "host"):
+        refused = command("run", "--image", image)
+        assert refused.returncode == 1
+        assert refused.stderr == (
+            f"pytest-sandbox: there is nothing to run: {image} has no command of its own\n"
+            f"  hint: say it: pytest-sandbox run --image {image} -- COMMAND\n"
+        )
 
 
 # --image
@@ -235,7 +342,7 @@ def test_the_way_into_a_failed_step_names_the_store_where_it_is_another(app: Pat
         engine.images.build(Image.dockerfile("app"))
     assert (
         caught.value.message
-        == "step 2/2 run(['/greeting'], network='host') failed: cannot run '/greeting': Permission denied"
+        == f"{app}/Dockerfile:3: RUN: step 2/2 run(['/greeting'], network='host') failed: cannot run '/greeting': Permission denied"
     )
     assert f": PYTEST_SANDBOX_HOME={app.parent}/other pytest-sandbox shell --image " in caught.value.hint
 

@@ -104,6 +104,10 @@ class Images:
         built = BuiltImage(self._builder().build(image))
         return built if tag is None else self.tag(built, tag)
 
+    def config(self, image: Image) -> dict[str, Any]:
+        """Return the configuration of ``image`` in OCI's words, made where it is missing; empty for directories."""
+        return {} if self._builder is None or image.is_host else dict(self._builder().chain(image).config)
+
     def load(
         self,
         path: str,

@@ -19,6 +19,7 @@ from pytest_sandbox_runtime.images.building.telling import shortened, teller
 from pytest_sandbox_runtime.images.places import command_on, explained, remove_tree
 from pytest_sandbox_runtime.rootfs.layer import OWN_FILES
 from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
+from pytest_sandbox_runtime.specs.origin import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,6 +125,7 @@ class Builder:
             return self._with_layers(base_of(image.base, self._store, self._engine.images, self._telling), image.layers)
 
     def _with_layers(self, chain: Chain, layers: tuple[Layer, ...]) -> Chain:
+        from pytest_sandbox_runtime.images.building.inputs import others
         from pytest_sandbox_runtime.images.building.telling import told
         from pytest_sandbox_runtime.images.config import steps
 
@@ -131,7 +133,10 @@ class Builder:
             raise ImageError(f"layers cannot be put on the directory {chain.stack.roots[0]}", hint="pack it as a tar")
         made = steps(layers, chain.config)
         for number, step in enumerate(made, 1):
-            chain = self._stack(chain, step, _Place(number, len(made), told(step.layer)))
+            for other in others((step.layer,)):
+                self.chain(other)
+            with _located(step.layer):
+                chain = self._stack(chain, step, _Place(number, len(made), told(step.layer)))
         return chain
 
     def _stack(self, chain: Chain, step: Step, place: _Place) -> Chain:
@@ -202,3 +207,15 @@ class Builder:
         except SandboxError as error:
             return error.hint  # a full disk may be why the step has failed
         return f"look around in the state before it: {command_on(self._store.path, f'shell --image {image}')}"
+
+
+@contextlib.contextmanager
+def _located(layer: Layer) -> Iterator[None]:
+    """Say of what goes wrong with ``layer`` where it was written down."""
+    try:
+        yield
+    except ImageError as error:
+        origin = origin_of(layer)
+        if not origin:
+            raise
+        raise type(error)(f"{origin}: {error.message}", hint=error.hint) from error.__cause__

@@ -148,8 +148,10 @@ class _Mounts:
     def _secret(self, mount: SecretMount) -> Mount | None:
         if mount.source is None:
             if mount.required:
-                hint = f'name its file: Image.dockerfile(..., secrets={{"{mount.id}": path}})'
-                raise ImageError(f"the step needs the secret {mount.id}, which was not given", hint=hint)
+                ways = f'secrets={{"{mount.id}": path}}, or pytest-sandbox build --secret id={mount.id},src=FILE'
+                raise ImageError(
+                    f"the step needs the secret {mount.id}, which was not given", hint=f"name its file: {ways}"
+                )
             return None
         try:
             with open(mount.source, "rb") as file:

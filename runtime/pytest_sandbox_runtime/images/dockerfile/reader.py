@@ -19,6 +19,7 @@ from pytest_sandbox_runtime.specs.config_layers import Cmd, Entrypoint, OnBuild
 from pytest_sandbox_runtime.specs.context import Context
 from pytest_sandbox_runtime.specs.file_layers import PROXIES
 from pytest_sandbox_runtime.specs.image import Image
+from pytest_sandbox_runtime.specs.origin import set_origin
 from pytest_sandbox_runtime.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -239,8 +240,11 @@ class _Reader:
             self._follow(scope, instruction, stage.start)
 
     def _follow(self, scope: Scope, instruction: Instruction, place: Instruction) -> None:
+        there = len(scope.layers)
         with located(self._source.path, place.line, place.keyword):
             scope.follow(instruction)
+        for layer in scope.layers[there:]:
+            set_origin(layer, f"{self._source.path}:{place.line}: {place.keyword}")
 
 
 def _platforms(args: Mapping[str, str]) -> dict[str, str]:
