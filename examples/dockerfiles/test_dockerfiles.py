@@ -73,8 +73,7 @@ def machine(sandbox_engine, sandbox_factory):
     """Start a sandbox of an image, made where it is not yet."""
 
     def start(image: Image, **words) -> Machine:
-        config = sandbox_engine.images.inspect(sandbox_engine.images.build(image)).config.config
-        return Machine(sandbox_factory(image=image, **words), config)
+        return Machine(sandbox_factory(image=image, **words), sandbox_engine.images.config(image))
 
     return start
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pytest_sandbox import Image
+from pytest_sandbox_runtime import Engine, EngineSettings
 
 HERE = Path(__file__).parent
 POSTGRES = "/usr/lib/postgresql/15/bin"
@@ -32,7 +33,10 @@ SITE = (
     .expose(80)
 )
 DATABASE = (
-    BASE.apt("postgresql-common")
+    BASE
+    # It would make a random key, and so another image with each build; clusters here do without TLS.
+    .run("dpkg-divert --no-rename --add /usr/sbin/make-ssl-cert && ln -s /bin/true /usr/sbin/make-ssl-cert")
+    .apt("postgresql-common")
     # A cluster has numbers of its own: each test makes one, and the image stays the same.
     .run("sed -i 's/^#create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf")
     .apt("postgresql-15")
@@ -107,3 +111,10 @@ def test_the_service_adds(sandbox) -> None:
         assert get(sandbox, 8000, "/add?n=many")[0] == 500
         server.terminate()
         assert server.wait() == 0
+
+
+def test_the_images_are_the_same_when_they_are_made_again(sandbox_engine) -> None:
+    images = (SITE, DATABASE, SERVICE)
+    first = [sandbox_engine.images.build(image).digest for image in images]
+    with Engine.open(EngineSettings(store=sandbox_engine.store.path, rebuild=True)) as anew:
+        assert [anew.images.build(image).digest for image in images] == first
