@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns its exit status."""
-    options = _parser().parse_args(argv, argparse.Namespace(argv=argv))
+    options = parser().parse_args(argv, argparse.Namespace(argv=argv))
     from pytest_sandbox_runtime.errors import SandboxError
 
     try:
@@ -33,11 +33,12 @@ def run(argv: Sequence[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command's words."""
+    words = argparse.ArgumentParser(
         prog="pytest-sandbox", description="Disposable machines, without a test around them."
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = words.add_subparsers(required=True, metavar="COMMAND")
     doctor = commands.add_parser("doctor", help="say what this host can do and what is missing")
     doctor.set_defaults(run=_doctor)
     for name, run, text in (
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_kept(commands)
     add_build(commands)
     add_commands(commands)
-    return parser
+    return words
 
 
 def _add_kept(commands: Any) -> None:
