@@ -160,10 +160,10 @@ def _load() -> None:
     import pickle
 
     import pytest_sandbox.told
-    from pytest_sandbox_runtime.entering import program
+    from pytest_sandbox_runtime.entering import prepare
 
     pickle.dumps(pytest_sandbox.told.Told())
-    program()
+    prepare()
 
 
 class _Nursery:

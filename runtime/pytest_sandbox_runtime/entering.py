@@ -9,15 +9,16 @@ import signal
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from pytest_sandbox_runtime.capabilities import is_privileged
 from pytest_sandbox_runtime.cgroups import Group
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
-from pytest_sandbox_runtime.supervisor.confinement import confine, seccomp_program
+from pytest_sandbox_runtime.supervisor.confinement import confine, cut_bounding_set, seccomp_program
 from pytest_sandbox_runtime.supervisor.init import become
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-program = functools.cache(seccomp_program)
+_program = functools.cache(seccomp_program)
 
 
 class WayIn(NamedTuple):
@@ -34,11 +35,18 @@ class WayIn(NamedTuple):
         return not self.namespaces & CloneFlag.NEWUSER
 
 
+def prepare() -> None:
+    """Do once, in a process that only forks, what every one of its forks would do to enter a sandbox."""
+    _program()
+    if is_privileged():
+        cut_bounding_set()
+
+
 def fork_into(way: WayIn, pidfd: int, directory: str, fail: Callable[[str], None]) -> int:
     """Fork, and let the child go on inside a sandbox, in ``directory``: returns 0 there, and a pid here.
 
-    The process with that pid ends as the one inside does. What keeps the child from entering is told ``fail``, in the
-    child, as a sentence.
+    To be called after ``prepare``. The process with that pid ends as the one inside does. What keeps the child from
+    entering is told ``fail``, in the child, as a sentence.
     """
     with warnings.catch_warnings():
         # Other threads do not live on in a fork; pytest-xdist's are idle while a test runs.
@@ -46,7 +54,8 @@ def fork_into(way: WayIn, pidfd: int, directory: str, fail: Callable[[str], None
         pid = _fork_into_pid_namespace(pidfd) if way.is_privileged else os.fork()
         if pid == 0:
             try:
-                Group(way.cgroup_paths).join()
+                if way.cgroup_paths:
+                    Group(way.cgroup_paths).join()
                 setns(pidfd, way.namespaces)
                 # Without root only a process that has joined the user namespace may join the pid namespace, which
                 # concerns its next child: this one stays outside, as that child's guard.
@@ -78,10 +87,12 @@ def _fork_into_pid_namespace(pidfd: int) -> int:
 
 def _settle(way: WayIn, directory: str) -> None:
     os.chdir(directory)
-    os.environ.update(way.env)
+    for name, value in way.env:
+        os.environ[name] = value
     if way.account is not None:
         become(*way.account)
-    confine(program(), keep_permitted=False)
+    # A user namespace begins with every capability in its bounding set; else that was cut by ``prepare``.
+    confine(_program(), keep_permitted=False, bounding_is_cut=way.is_privileged)
 
 
 def _end_as(pid: int) -> NoReturn:
