@@ -226,4 +226,4 @@ def test_a_kernel_without_user_namespaces_is_told_what_to_set(store: Path, _turn
     assert error.message.startswith("cannot make a sandbox: could not start the supervisor: No space left on device")
     assert error.hint == "user.max_user_namespaces is 0: sudo sysctl -w user.max_user_namespaces=15000"
     assert list((store / "runs").iterdir()) == []
-    assert [lock.name for lock in (store / "locks").iterdir()] == ["leases"]
+    assert list((store / "locks").iterdir()) == []

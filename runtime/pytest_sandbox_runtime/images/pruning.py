@@ -176,15 +176,18 @@ def _unlink(path: str) -> None:
 
 
 def _shrink_to(store: Store, max_bytes: int) -> Pruned:
-    done = Pruned()
+    done, began = Pruned(), time.time()
     total = disk_usage(store).total
-    while total - done.freed > max_bytes and (more := _shrink(store)) is not None:
+    while total - done.freed > max_bytes and (more := _shrink(store, began)) is not None:
         done += more
     return done
 
 
-def _shrink(store: Store) -> Pruned | None:
-    """Remove one record, or one layer that can be unpacked again: that which was not used for longest."""
+def _shrink(store: Store, began: float) -> Pruned | None:
+    """Remove one record, or one layer that can be unpacked again: that which was not used for longest.
+
+    None that was used since ``began``: whoever builds meanwhile could keep this busy for ever.
+    """
     with store.leases.alone():
         pins = store.leases.in_use()
     _, again = _mark(store, pins)
@@ -192,9 +195,9 @@ def _shrink(store: Store) -> Pruned | None:
         (used, path, "") for path, record, used in store.records.all() if not pins.intersection(record.digests)
     ]
     candidates += [(used, "", one) for one, used in store.layers.all().items() if one in again - pins]
-    if not candidates:
+    used, path, layer = min(candidates, default=(began, "", ""))
+    if used >= began:
         return None
-    _, path, layer = min(candidates)
     if path:
         _unlink(path)
         return Pruned(records=1) + collect(store)
