@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.errors import ImageError, RegistryError
 from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.platforms import Platform
     from pytest_sandbox_runtime.images.pruning import Pruned, Usage
+    from pytest_sandbox_runtime.images.registry.client import Registries
     from pytest_sandbox_runtime.images.store import Store
     from pytest_sandbox_runtime.specs import Image
 
 _ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
+# Shorter ones are words, too.
+_SURELY_ID = re.compile(r"sha256:[a-f0-9]{4,64}|[a-f0-9]{12,64}")
 _MOST_NAMED = 5
 
 
@@ -103,6 +108,60 @@ class Images:
             raise ImageError("nothing is built without an engine", hint="use the images of Engine.open()")
         built = BuiltImage(self._builder().build(image))
         return built if tag is None else self.tag(built, tag)
+
+    def pull(self, reference: str, *, platform: str | None = None) -> BuiltImage:
+        """Fetch what ``reference`` stands for now at its registry, as far as it is not there, and give it that name.
+
+        ``platform`` is such as linux/arm64, None for this machine's. What has a digest and is there is not asked for.
+        Raises RegistryError where the registry does not have it, or does not give it.
+        """
+        from pytest_sandbox_runtime.images.platforms import Platform
+
+        wanted = Platform.parse(platform) if platform else None
+        return self._pull(Reference.parse(reference).with_default_tag(), wanted, is_named=True)
+
+    def pull_missing(self, reference: str, *, platform: str | None = None) -> BuiltImage:
+        """Return the image that is meant, pulled only where it is not there; one for another machine gets no tag."""
+        from pytest_sandbox_runtime.images.platforms import Platform
+        from pytest_sandbox_runtime.images.registry.pull import is_for, pulled
+
+        wanted = Platform.parse(platform) if platform else None
+        absent = None
+        try:
+            found = self.get(reference)
+            if wanted is None or is_for(self._store, found.descriptor, wanted):
+                return found
+        except ImageError as error:
+            if _SURELY_ID.fullmatch(reference):
+                raise
+            absent = error
+        name = Reference.parse(reference).with_default_tag()
+        there = pulled(self._store, name.canonical, wanted)
+        if there is not None:
+            return BuiltImage(there)
+        try:
+            return self._pull(name, wanted, is_named=wanted is None)
+        except RegistryError as error:
+            if absent is not None:
+                error.message = f"{absent.message}, and it cannot be pulled: {error.message}"
+                error.hint = "; ".join(filter(None, (error.hint, absent.hint)))
+            raise
+
+    def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
+        from pytest_sandbox_runtime.images.places import explained
+        from pytest_sandbox_runtime.images.registry.pull import name_of, pull
+
+        with explained(self._store.path):
+            found = pull(self._store, self._registries, reference, platform)
+            name = reference if is_named and not reference.digest else name_of(reference, found)
+            self._layout.tag(name, found, self._store.lease)
+        return BuiltImage(found, name)
+
+    @functools.cached_property
+    def _registries(self) -> Registries:
+        from pytest_sandbox_runtime.images.registry.client import Registries
+
+        return Registries(os.environ)
 
     def load(
         self,
@@ -301,7 +360,7 @@ def as_docker_json(details: ImageDetails) -> dict[str, Any]:
     platform = details.config.platform
     return {
         "Id": details.id,
-        "RepoTags": [one.familiar for one in details.references],
+        "RepoTags": [one.familiar for one in details.references if one.tag],
         "RepoDigests": [f"{name}@{details.digest}" for name in repositories],
         "Digest": details.digest,
         "Created": details.config.created,
