@@ -94,9 +94,15 @@ class HistoryStep:
 class Images:
     """The images in ``store``. One is named by a reference, by an id or digest or the begin of one, or by itself."""
 
-    def __init__(self, store: Store, builder: Callable[[], Builder] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        builder: Callable[[], Builder] | None = None,
+        registries: Callable[[], Registries] | None = None,
+    ) -> None:
         self._store = store
         self._builder = builder
+        self._speaking = registries
         self._layout = store.images
 
     def __repr__(self) -> str:
@@ -161,7 +167,7 @@ class Images:
     def _registries(self) -> Registries:
         from pytest_sandbox_runtime.images.registry.client import Registries
 
-        return Registries(os.environ)
+        return self._speaking() if self._speaking else Registries(os.environ)
 
     def load(
         self,
