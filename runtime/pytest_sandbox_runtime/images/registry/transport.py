@@ -110,6 +110,16 @@ class Answer:
         return bytes(found)
 
 
+class _InsecureConnection(urllib3.connection.HTTPSConnection):
+    def connect(self) -> None:
+        super().connect()
+        self.is_verified = True  # else urllib3 warns of what the user has asked for
+
+
+class _Insecure(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _InsecureConnection
+
+
 class Transport:
     """Sends requests; from several threads at a time. ``environ`` is where proxies and certificates are named."""
 
@@ -203,11 +213,12 @@ class Transport:
         if scheme == "https":  # else no certificate is asked for, and reading the system's takes 20 ms
             options["ssl_context"] = context_for(host, self._environ, is_insecure=is_insecure)
         proxy = self._proxy(scheme, host)
-        if proxy is None:
-            return urllib3.PoolManager(**options)
-        user = urllib3.util.parse_url(proxy).auth
+        user = urllib3.util.parse_url(proxy).auth if proxy else None
         show = urllib3.make_headers(proxy_basic_auth=unquote(user)) if user else None
-        return urllib3.ProxyManager(proxy, proxy_headers=show, **options)
+        pool = urllib3.ProxyManager(proxy, proxy_headers=show, **options) if proxy else urllib3.PoolManager(**options)
+        if is_insecure:
+            pool.pool_classes_by_scheme = {**pool.pool_classes_by_scheme, "https": _Insecure}
+        return pool
 
     def _proxy(self, scheme: str, host: str) -> str | None:
         given = {
