@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_sandbox_runtime.images.building.builder import Builder
+    from pytest_sandbox_runtime.images.building.telling import Telling
     from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.platforms import Platform
     from pytest_sandbox_runtime.images.pruning import Pruned, Usage
@@ -126,7 +128,9 @@ class Images:
         wanted = Platform.parse(platform) if platform else None
         return self._pull(Reference.parse(reference).with_default_tag(), wanted, is_named=True)
 
-    def pull_missing(self, reference: str, *, platform: str | None = None) -> BuiltImage:
+    def pull_missing(
+        self, reference: str, *, platform: str | None = None, telling: Telling | None = None
+    ) -> BuiltImage:
         """Return the image that is meant, pulled only where it is not there; one for another machine gets no tag."""
         from pytest_sandbox_runtime.images.platforms import Platform
         from pytest_sandbox_runtime.images.registry.pull import is_for, pulled
@@ -146,12 +150,30 @@ class Images:
         if there is not None:
             return BuiltImage(there)
         try:
-            return self._pull(name, wanted, is_named=wanted is None)
+            with telling(f"pull {name.familiar}") if telling else nullcontext():
+                return self._pull(name, wanted, is_named=wanted is None)
         except RegistryError as error:
             if absent is not None:
                 error.message = f"{absent.message}, and it cannot be pulled: {error.message}"
                 error.hint = "; ".join(filter(None, (error.hint, absent.hint)))
             raise
+
+    def push(self, image: BuiltImage | str, reference: str | None = None) -> Reference:
+        """Send the image to a registry under ``reference``, or its own name, and return that with the digest.
+
+        Raises RegistryError where the registry does not take it.
+        """
+        from pytest_sandbox_runtime.images.registry.push import push
+
+        found = self.get(image)
+        name = Reference.parse(reference) if reference is not None else found.reference
+        if name is None:
+            raise ImageError(f"{found} has no name to be pushed under", hint="give one")
+        return push(self._layout, self._registries, found.descriptor, name)
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        """Return all tags of a repository, versions in their order; raises RegistryError."""
+        return self._registries.place(Reference.parse(repository)).tags()
 
     def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
         from pytest_sandbox_runtime.images.places import explained

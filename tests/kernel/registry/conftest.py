@@ -359,6 +359,11 @@ def store_image(
 
 
 @pytest.fixture
+def make_image() -> Callable[..., Descriptor]:
+    return store_image
+
+
+@pytest.fixture
 def push(tmp_path: Path) -> Callable[..., Pushed]:
     """Pushes an image of random layers by skopeo: ``push("127.0.0.1:5000/x:1", kind="gzip")``."""
 

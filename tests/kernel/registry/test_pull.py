@@ -312,3 +312,15 @@ def test_indexes_are_read_with_suspicion(registry: Registry, images: Images) -> 
     put(registry, "pull/empty/manifests/1", OCI_INDEX, Index().to_bytes())
     with pytest.raises(ImageError, match="but for none"):
         images.pull(f"{registry.host}/pull/empty:1")
+
+
+def test_tags_come_on_several_pages(registry: Registry, proxy: Proxy, push: Push, images: Images) -> None:
+    for tag in ("1.9", "1.10", "1.10-slim"):
+        push(f"{registry.host}/pull/pages:{tag}", layers=1)
+
+    def one(sent: Sent) -> None:
+        sent.body = b'{"tags": ["1.10"]}'
+        sent.headers = {"Content-Length": str(len(sent.body)), "Link": '</v2/pull/pages/tags/list?last=1>; rel="next"'}
+
+    proxy.fault("GET /v2/pull/pages/tags/list.n=1000", one)
+    assert images.tags(f"{proxy.host}/pull/pages") == ("1.9", "1.10", "1.10-slim")

@@ -26,9 +26,11 @@ _PATIENT = Patience()
 class Registries:
     """All of them, as this user's files and ``environ`` have it; to be used from several threads."""
 
-    def __init__(self, environ: Mapping[str, str], patience: Patience = _PATIENT) -> None:
+    def __init__(
+        self, environ: Mapping[str, str], patience: Patience = _PATIENT, keyring: Keyring | None = None
+    ) -> None:
         self._rules = rules_of(environ)
-        self._keyring = Keyring(environ)
+        self._keyring = keyring or Keyring(environ)
         self._connections: dict[Endpoint, Connection] = {}
         self._lock = threading.Lock()
         self.transport = Transport(environ, patience)

@@ -136,6 +136,17 @@ class Keyring:
         return Found(None, tried)
 
 
+class OneKey(Keyring):
+    """A credential that is tried, for whatever registry."""
+
+    def __init__(self, credential: Credential) -> None:
+        self._credential = credential
+
+    def find(self, host: str, repository: str = "") -> Found:  # noqa: ARG002
+        """Return it."""
+        return Found(self._credential, (str(self._credential),))
+
+
 def files_of(environ: Mapping[str, str]) -> Iterator[AuthFile]:
     """Yield where credentials may be: what was named, then podman's files, then Docker's."""
     home = environ.get("HOME") or os.path.expanduser("~")

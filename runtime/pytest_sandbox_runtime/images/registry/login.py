@@ -8,13 +8,41 @@ import os
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import RegistryError
-from pytest_sandbox_runtime.images.reference import DEFAULT_DOMAIN
+from pytest_sandbox_runtime.errors import ImageError, RegistryError
+from pytest_sandbox_runtime.images.reference import DEFAULT_DOMAIN, Reference
 from pytest_sandbox_runtime.images.registry import credential_helpers
-from pytest_sandbox_runtime.images.registry.credentials import HUB_KEY, AuthFile, registry_of
+from pytest_sandbox_runtime.images.registry.credentials import HUB_KEY, AuthFile, Credential, OneKey, registry_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def log_in(environ: Mapping[str, str], registry: str, username: str, password: str) -> str:
+    """Write the credential down if the registry takes it, and return where; raises RegistryError."""
+    from pytest_sandbox_runtime.images.registry.client import Registries
+
+    host = host_of(registry)
+    keyring = OneKey(Credential("this login", username, password))
+    repository = Registries(environ, keyring=keyring).place(Reference(host, "any"))
+    with repository.connection.request("GET", "") as answer:
+        repository.check(answer, "who asks")
+    return remember(environ, host, username, password)
+
+
+def log_out(environ: Mapping[str, str], registry: str) -> str | None:
+    """Forget the credential, and return where it was; None where there was none."""
+    return forget(environ, host_of(registry))
+
+
+def host_of(registry: str) -> str:
+    """Return the registry that is meant, without what comes before and behind; raises RegistryError."""
+    host = registry_of(registry)
+    try:
+        if Reference.parse(f"{host}/any").domain == host:
+            return host
+    except ImageError:
+        pass
+    raise RegistryError(f"{registry!r:.200} is no registry", hint="for example ghcr.io, or localhost:5000")
 
 
 def remember(environ: Mapping[str, str], host: str, username: str, password: str) -> str:

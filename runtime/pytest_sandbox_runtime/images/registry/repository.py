@@ -15,8 +15,6 @@ from pytest_sandbox_runtime.images.manifest import INDEX_TYPES, MANIFEST_TYPES, 
 from pytest_sandbox_runtime.images.registry.trouble import TROUBLE, unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_sandbox_runtime.images.registry.client import Connection
     from pytest_sandbox_runtime.images.registry.transport import Answer, Body
 
@@ -63,18 +61,20 @@ class Repository:
         # Some say text/plain, or nothing; then the document does.
         return Descriptor(kind if kind in INDEX_TYPES + MANIFEST_TYPES else "", digest, len(data)), data
 
-    def tags(self) -> Iterator[str]:
-        """Yield all tags, as the registry sorts them; raises RegistryError."""
+    def tags(self) -> tuple[str, ...]:
+        """Return all tags, versions in their order; raises RegistryError."""
+        found: set[str] = set()
         path = f"tags/list?n={_PAGE}"
         for _ in range(_MOST_PAGES):
             answer, data = self._document(path, "the list of tags")
             if answer.status == 404:
                 raise RegistryNotFoundError(f"there is no repository {self}", hint="is the name right?", status=404)
+            found.update(self._tags_in(data))
             following = _NEXT.search(answer.headers.get("Link", ""))
             path = urljoin(answer.url, following[1]) if following else ""
-            yield from self._tags_in(data)
             if urlsplit(path).netloc != self.connection.endpoint.host:
-                return
+                break
+        return tuple(sorted(found, key=_parts))
 
     def blob(self, descriptor: Descriptor, start: int) -> Answer:
         """Return the answer that has the blob from byte ``start`` on, or all of it where that cannot be had."""
@@ -135,13 +135,18 @@ class Repository:
 
     def _not_found(self, which: str) -> RegistryNotFoundError:
         try:
-            tags = list(self.tags())
+            tags = self.tags()
         except RegistryNotFoundError:
             return RegistryNotFoundError(f"there is no repository {self}", hint="is the name right?", status=404)
         except ImageError:
-            tags = []
+            tags = ()
         near = get_close_matches(which, tags, n=_MOST_NEAR, cutoff=0.4) or tags[-_MOST_NEAR:]
         more = f"; pytest-sandbox search-tags {self} lists all {len(tags)}" if len(tags) > len(near) else ""
         hint = f"it has {', '.join(near)}{more}" if near else ""
         kind = "image" if ":" in which else "tag"
         return RegistryNotFoundError(f"{self} has no {kind} {which}", hint=hint, status=404)
+
+
+def _parts(tag: str) -> list[str | int]:
+    """Return what makes 1.10 come after 1.9."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", tag, flags=re.ASCII)]

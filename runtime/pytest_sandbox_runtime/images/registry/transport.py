@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 AGENT = "pytest-sandbox"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
-_BUSY = (429, 500, 502, 503, 504)
+BUSY = (429, 500, 502, 503, 504)
 _AGAIN = ("GET", "HEAD")
 _BLOCK = 1 << 18
 _MOST_SAID = 1 << 16
@@ -141,7 +141,7 @@ class Transport:
                     raise
                 self.pause(wait, urlsplit(url).netloc)
                 continue
-            if wait is None or answer.status not in _BUSY or not (method in _AGAIN or isinstance(body, bytes)):
+            if wait is None or answer.status not in BUSY or not (method in _AGAIN or isinstance(body, bytes)):
                 return answer
             answer.close()
             self.pause(max(wait, self._asked(answer)), answer.host)
