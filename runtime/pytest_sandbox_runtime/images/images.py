@@ -133,7 +133,7 @@ class Images:
     ) -> BuiltImage:
         """Return the image that is meant, pulled only where it is not there; one for another machine gets no tag."""
         from pytest_sandbox_runtime.images.platforms import Platform
-        from pytest_sandbox_runtime.images.registry.pull import is_for, pulled
+        from pytest_sandbox_runtime.images.registry.pulled import is_for, pulled
 
         wanted = Platform.parse(platform) if platform else None
         absent = None
@@ -177,7 +177,8 @@ class Images:
 
     def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
         from pytest_sandbox_runtime.images.places import explained
-        from pytest_sandbox_runtime.images.registry.pull import name_of, pull
+        from pytest_sandbox_runtime.images.registry.pull import pull
+        from pytest_sandbox_runtime.images.registry.pulled import name_of
 
         with explained(self._store.path):
             found = pull(self._store, self._registries, reference, platform)

@@ -93,6 +93,26 @@ def test_what_the_store_lacks_is_pulled_once(registry: Registry, proxy: Proxy, p
     assert proxy.seen == []
 
 
+def test_what_is_there_needs_no_client(registry: Registry, push: Push, images: Images, store: Store) -> None:
+    pushed = push(f"{registry.host}/pull/lazy:1")
+    images.pull(f"{registry.host}/pull/lazy:1")
+    images.pull(f"{registry.host}/pull/lazy@{pushed.digest}")
+    program = """
+import sys
+from pytest_sandbox_runtime.images.images import Images
+from pytest_sandbox_runtime.images.store import Store
+
+with Store(sys.argv[1]) as store:
+    for name in sys.argv[2:]:
+        print(Images(store).pull_missing(name).digest)
+print("urllib3" in sys.modules)
+"""
+    names = [f"{registry.host}/pull/lazy:1", f"{registry.host}/pull/lazy@{pushed.digest}"]
+    argv = [sys.executable, "-c", program, store.path, *names]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    assert said.split() == [pushed.digest, pushed.digest, "False"]
+
+
 def test_a_layer_that_is_there_is_not_fetched(registry: Registry, proxy: Proxy, push: Push, images: Images) -> None:
     pushed = push(f"{registry.host}/pull/shared:1")
     source = f"docker://{registry.host}/pull/shared:1"

@@ -1,26 +1,22 @@
-"""PYTEST_DONT_REWRITE. Images that come from registries into the store; a pull that was killed goes on where it was.
-
-An image gets its name when all of it is there and unpacked. That a digest led to an image of a platform is remembered,
-so that one of many platforms is not asked for again.
-"""
+"""PYTEST_DONT_REWRITE. Images that come from registries into the store; a pull that was killed goes on where it was."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError, RegistryError
 from pytest_sandbox_runtime.images.limits import Limits
 from pytest_sandbox_runtime.images.manifest import Manifest, parse_manifest
-from pytest_sandbox_runtime.images.platforms import Platform, best
 from pytest_sandbox_runtime.images.reference import DEFAULT_TAG
 from pytest_sandbox_runtime.images.registry.blobs import Fetching
+from pytest_sandbox_runtime.images.registry.pulled import pulled, remember
 from pytest_sandbox_runtime.images.stack import EMPTY
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.leases import Lease
     from pytest_sandbox_runtime.images.manifest import Descriptor
+    from pytest_sandbox_runtime.images.platforms import Platform
     from pytest_sandbox_runtime.images.reference import Reference
     from pytest_sandbox_runtime.images.registry.client import Registries
     from pytest_sandbox_runtime.images.registry.repository import Repository
@@ -55,37 +51,6 @@ def pull(store: Store, registries: Registries, reference: Reference, platform: P
         raise
 
 
-def name_of(reference: Reference, descriptor: Descriptor) -> Reference:
-    """Return how an image is called that was had by digest, or is for another machine than its tag shall be for."""
-    return replace(reference, tag=None, digest=descriptor.digest)
-
-
-def pulled(store: Store, name: str, platform: Platform | None) -> Descriptor | None:
-    """Return the image that ``name``, a digest or a whole reference, has led to, if all of it is there."""
-    record = store.recall(_key(name, platform))
-    descriptor = record.descriptor if record is not None else None
-    return descriptor if descriptor is not None and _is_whole(store, descriptor) else None
-
-
-def is_for(store: Store, descriptor: Descriptor, platform: Platform) -> bool:
-    """Whether the image in the store is for ``platform``."""
-    _, manifest = store.images.manifest_of(descriptor)
-    return best(platform, [store.images.config_of(manifest).platform]) is not None
-
-
-def _key(name: str, platform: Platform | None) -> str:
-    return f"pulled:{name}:{(platform or Platform.host()).normalised()}:{platform is None}"
-
-
-def _is_whole(store: Store, descriptor: Descriptor) -> bool:
-    images, lease = store.images, store.lease
-    try:
-        _, manifest = images.manifest_of(descriptor)
-    except ImageError:
-        return False
-    return all(images.has(one.digest, one.size, lease) for one in (descriptor, manifest.config, *manifest.layers))
-
-
 class _Pulling:
     """One pull from one repository."""
 
@@ -107,7 +72,7 @@ class _Pulling:
         descriptor, manifest = self._manifest(top, data)
         self._layers(manifest)
         for name in (top.digest, reference.canonical):
-            self._store.remember(_key(name, self._platform), descriptor=descriptor, weak=True)
+            remember(self._store, name, self._platform, descriptor)
         return descriptor
 
     def _manifest(self, descriptor: Descriptor, data: bytes) -> tuple[Descriptor, Manifest]:
