@@ -155,7 +155,7 @@ class Images:
         except RegistryError as error:
             if absent is not None:
                 error.message = f"{absent.message}, and it cannot be pulled: {error.message}"
-                error.hint = "; ".join(filter(None, (error.hint, absent.hint)))
+                error.hint = "; ".join(filter(None, (absent.hint, error.hint)))
             raise
 
     def push(self, image: BuiltImage | str, reference: str | None = None) -> Reference:
