@@ -10,6 +10,7 @@ import io
 import json
 import os
 import re
+import ssl
 import subprocess
 import tarfile
 import tempfile
@@ -34,6 +35,7 @@ from pytest_sandbox_runtime.images.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 
 QUICK = Patience(tries=4, first=0.01, longest=2.0, connect=2.0, silence=0.5)
@@ -89,6 +91,12 @@ def registry_running(place: Path, **settings: Any) -> Iterator[Registry]:
         finally:
             process.terminate()
             reader.join()
+
+
+@pytest.fixture
+def run_registry() -> Callable[..., AbstractContextManager[Registry]]:
+    """Runs one more registry: ``with run_registry(place, auth=...) as registry``."""
+    return registry_running
 
 
 @pytest.fixture(scope="session")
@@ -316,6 +324,17 @@ class _Forwarding(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def proxy(registry: Registry) -> Iterator[Proxy]:
     server = Proxy(registry.host)
+    with serving(server):
+        yield server
+
+
+@pytest.fixture
+def behind_tls(registry: Registry, authority: Authority) -> Iterator[Proxy]:
+    """A proxy that speaks TLS for a registry that does not."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.certificate, authority.key)
+    server = Proxy(registry.host)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
     with serving(server):
         yield server
 

@@ -285,6 +285,59 @@ def test_a_damaged_certificate_is_named(
         images.pull(encrypted_name)
 
 
+def test_a_registry_that_wants_to_see_a_certificate_is_shown_one(
+    authority: Authority,
+    images: Images,
+    home: dict[str, str],
+    tmp_path: Path,
+    make_image: Callable[..., Any],
+    run_registry: Callable[..., Any],
+) -> None:
+    tls = {"certificate": authority.certificate, "key": authority.key, "clientcas": [authority.certificate]}
+    make_image(images._store, "made:1")
+    with run_registry(tmp_path / "mutual", http={"tls": tls}) as mutual:
+        directory = Path(home["HOME"], ".config/containers/certs.d", mutual.host)
+        directory.mkdir(parents=True)
+        shutil.copy(authority.certificate, directory / "ca.crt")
+        with pytest.raises(RegistryUnreachableError):
+            images.push("made:1", f"{mutual.host}/a:1")
+        shutil.copy(authority.certificate, directory / "client.cert")
+        shutil.copy(authority.key, directory / "client.key")
+        fresh = Images(images._store, registries=lambda: Registries(home))
+        assert fresh.push("made:1", f"{mutual.host}/a:1")
+
+
+def test_who_speaks_tls_for_a_registry_is_not_spoken_to_without(
+    behind_tls: Proxy,
+    authority: Authority,
+    images: Images,
+    make_image: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", authority.certificate)
+    make_image(images._store, "made:1")
+    locations: list[str] = []
+    behind_tls.fault("POST .*/uploads/", lambda sent: locations.append(sent.headers["Location"]))
+    images.push("made:1", f"{behind_tls.host}/behind/tls:1")
+    assert locations[0].startswith(f"http://{behind_tls.host}/")
+
+
+def test_a_proxy_is_shown_who_one_is(
+    proxy: Proxy, push: Push, registry: Registry, images: Images, home: dict[str, str], tmp_path: Path
+) -> None:
+    pushed = push(f"{registry.host}/auth/proxied:1")
+    conf = tmp_path / "registries.conf"
+    conf.write_text('[[registry]]\nlocation = "registry.invalid"\ninsecure = true\n')
+    home["CONTAINERS_REGISTRIES_CONF"] = str(conf)
+    home["http_proxy"] = home["HTTPS_PROXY"] = f"me:pass%3Aword@{proxy.host}"
+    assert images.pull("registry.invalid/auth/proxied:1").digest == pushed.digest
+    (asked,) = proxy.requests("GET http://registry.invalid/v2/auth/proxied/manifests/1")
+    assert asked["proxy-authorization"] == "Basic " + base64.b64encode(b"me:pass:word").decode()
+    home["NO_PROXY"] = ".invalid"
+    with pytest.raises(RegistryUnreachableError, match="there is no host registry.invalid"):
+        Images(images._store, registries=lambda: Registries(home)).pull("registry.invalid/auth/proxied:1")
+
+
 def test_skopeo_reads_what_is_logged_in(guarded: Registry, push: Push, home: dict[str, str]) -> None:
     push(f"{guarded.host}/auth/others:1", CREDENTIALS)
     path = remember(home, guarded.host, "me", "pass:word")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -300,6 +301,23 @@ def test_a_killed_pull_is_resumed(
     assert images.pull(f"{proxy.host}/pull/killed:1").digest == pushed.digest
     assert [one.get("Range") for one in proxy.requests("GET .*/blobs/" + pushed.layers[0])] == ["bytes=100000-"]
     assert remains(store) == []
+
+
+def test_who_is_interrupted_ends_soon(registry: Registry, proxy: Proxy, push: Push, tmp_path: Path) -> None:
+    pushed = push(f"{registry.host}/pull/interrupted:1", layers=1)
+    stall = threading.Event()
+
+    def hold(sent: Sent) -> None:
+        sent.cut, sent.stall = 100_000, stall
+
+    proxy.fault("GET .*/blobs/" + pushed.layers[0], hold)
+    with pulling(tmp_path / "store", f"{proxy.host}/pull/interrupted:1") as child:
+        assert child.stdout is not None
+        assert any(line == "100000\n" for line in child.stdout)
+        child.send_signal(signal.SIGINT)
+        # Of silence thirty seconds would be borne.
+        assert child.wait(20) in (-signal.SIGINT, 130)
+    stall.set()
 
 
 def test_what_is_half_written_goes_with_prune(

@@ -7,6 +7,8 @@ import json
 import os
 import pickle
 import stat
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -152,6 +154,21 @@ def test_a_damaged_file_is_named_and_what_is_in_it_not(
     assert SECRET not in repr(pickle.loads(pickle.dumps(caught.value)).__dict__)
     assert "pytest-sandbox login" in caught.value.hint
     assert caught.value.__cause__ is None
+
+
+def test_a_file_that_may_not_be_read_does_not_hide_the_others(environ: dict[str, str], tmp_path: Path) -> None:
+    path = write(tmp_path / "home/.docker/config.json", auths={"a.example": auth("me")})
+    os.chmod(path, 0)
+    program = """
+import json, os, sys
+from pytest_sandbox_runtime.images.registry.credentials import Keyring
+if os.geteuid() == 0:
+    os.seteuid(65534)
+print(*Keyring(json.loads(sys.argv[1])).find("a.example").tried)
+"""
+    argv = [sys.executable, "-c", program, json.dumps(environ)]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    assert f"{path}, which cannot be read" in said
 
 
 HELPER = """#!/bin/sh

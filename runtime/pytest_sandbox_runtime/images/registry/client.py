@@ -81,22 +81,27 @@ class Connection:
         scopes = tuple(f"repository:{one}:{','.join(what)}" for one, what in named)
         url = urljoin(f"{self._base()}/v2/", path)
         is_ours = urlsplit(url).netloc == self.endpoint.host
+        if is_ours:
+            # Who stands behind a proxy that speaks TLS may not know that, and would have us say it for all to hear.
+            url = urlsplit(url)._replace(scheme=str(self._scheme)).geturl()
         said = self._authorizer.header(repository, scopes) if is_ours else None
-        answer = self._send(method, url, headers, said, body)
+        answer = self._send(method, url, headers, said, body, is_ours=is_ours)
         if answer.status == 401 and is_ours and urlsplit(answer.url).netloc == self.endpoint.host:
             answer.close()
             said = self._authorizer.answer(answer, said, repository, scopes)
-            answer = self._send(method, url, headers, said, body)
+            answer = self._send(method, url, headers, said, body, is_ours=is_ours)
         if answer.status in (401, 403):
             what = f"{self.endpoint.name}{f'/{repository}' if repository else ''} refuses: {answer.told()}"
             raise self._authorizer.error(what, answer.status, repository)
         return answer
 
-    def _send(self, method: str, url: str, headers: Mapping[str, str] | None, said: str | None, body: Body) -> Answer:
+    def _send(
+        self, method: str, url: str, headers: Mapping[str, str] | None, said: str | None, body: Body, *, is_ours: bool
+    ) -> Answer:
         show = {"Authorization": said} if said else {}
         if body is not None and not isinstance(body, bytes):
             body.seek(0)
-        is_insecure = self.endpoint.is_insecure
+        is_insecure = self.endpoint.is_insecure and is_ours
         return self.transport.request(method, url, {**(headers or {}), **show}, body=body, is_insecure=is_insecure)
 
     def _base(self) -> str:

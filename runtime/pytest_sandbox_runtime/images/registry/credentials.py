@@ -85,7 +85,12 @@ class AuthFile:
 
     def find(self, host: str, repository: str) -> Found:
         """Return what is there for the repository, what is more special before the rest."""
-        fields = self.fields()
+        try:
+            fields = self.fields()
+        except RegistryError as error:
+            if isinstance(error.__cause__, PermissionError):
+                return Found(None, (f"{self.source}, which cannot be read",))
+            raise
         tried = []
         for name in filter(None, (fields.get("credHelpers", {}).get(host), fields.get("credsStore"))):
             said = ask(str(name), HUB_KEY if host == DEFAULT_DOMAIN else host)

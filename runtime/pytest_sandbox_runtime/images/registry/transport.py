@@ -103,7 +103,7 @@ class Answer:
         """
         found = bytearray()
         with self:
-            while data := self.read(limit + 1 - len(found)):
+            while data := self.read(min(_MOST_SAID, limit + 1 - len(found))):
                 found += data
                 if len(found) > limit:
                     raise RegistryError(f"{what} of {self.host} holds more than the {limit} bytes that it may")

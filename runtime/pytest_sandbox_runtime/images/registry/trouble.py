@@ -19,7 +19,9 @@ _Error = TypeVar("_Error", bound=BaseException)
 
 def is_passing(error: BaseException | None) -> bool:
     """Whether asking again may help: who was cut off or got no answer may get one; who was refused hardly will."""
-    if error is None or isinstance(error, http.NewConnectionError) or _within(error, ssl.SSLError):
+    if error is None or isinstance(error, (http.NewConnectionError, http.ConnectTimeoutError)):
+        return False
+    if _within(error, ssl.SSLError):
         return False
     return isinstance(error, (http.TimeoutError, http.ProtocolError, http.ProxyError, OSError))
 
