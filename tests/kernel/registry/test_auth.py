@@ -216,10 +216,30 @@ def test_another_host_that_asks_for_credentials_gets_none(
         sent.headers["Location"] = f"http://localhost:{proxy.server_address[1]}/elsewhere"
 
     proxy.fault(f"GET .*/{pushed.layers[0]}", lead)
-    proxy.fault("GET /elsewhere", challenge('Basic realm="x"'))
+    proxy.fault("GET /elsewhere", challenge(f'Bearer realm="http://localhost:{proxy.server_address[1]}/give"'))
     with pytest.raises(RegistryAuthError, match=f"{proxy.host}/auth/asks refuses: 401"):
         images.pull(f"{proxy.host}/auth/asks:1")
     assert all("Authorization" not in headers for headers in proxy.requests("GET /elsewhere"))
+    assert not proxy.requests("/give")
+
+
+def test_nobody_is_led_from_tls_to_none(
+    behind_tls: Proxy,
+    registry: Registry,
+    push: Push,
+    authority: Authority,
+    images: Images,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", authority.certificate)
+    pushed = push(f"{registry.host}/auth/down:1")
+
+    def lead(sent: Sent) -> None:
+        sent.status, sent.headers["Location"] = 307, f"http://{registry.host}/v2/auth/down/blobs/{pushed.layers[0]}"
+
+    behind_tls.fault(f"GET .*/{pushed.layers[0]}", lead)
+    with pytest.raises(RegistryError, match=f"{behind_tls.host} leads to http://{registry.host}, where nobody follows"):
+        images.pull(f"{behind_tls.host}/auth/down:1")
 
 
 # Certificates

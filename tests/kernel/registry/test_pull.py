@@ -85,6 +85,15 @@ def test_what_has_a_digest_and_is_there_is_not_asked_for(
     assert str(listed.reference) == f"{proxy.host}/pull/digest@{pushed.digest}"
 
 
+def test_what_has_lost_a_part_is_pulled_again(registry: Registry, push: Push, images: Images, store: Store) -> None:
+    pushed = push(f"{registry.host}/pull/lost:1")
+    for name in (f"{registry.host}/pull/lost:1", f"{registry.host}/pull/lost@{pushed.digest}"):
+        images.pull(name)
+        store.images.delete(pushed.layers[1])
+        assert images.pull(name).digest == pushed.digest
+        assert store.images.size(pushed.layers[1])
+
+
 def test_what_the_store_lacks_is_pulled_once(registry: Registry, proxy: Proxy, push: Push, images: Images) -> None:
     push(f"{registry.host}/pull/missing:latest")
     built = images.pull_missing(f"{proxy.host}/pull/missing")
