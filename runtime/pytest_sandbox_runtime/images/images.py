@@ -173,7 +173,7 @@ class Images:
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, versions in their order; raises RegistryError."""
-        return self._registries.place(Reference.parse(repository)).tags()
+        return self._registries.places(Reference.parse(repository))[-1].tags()
 
     def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
         from pytest_sandbox_runtime.images.places import explained

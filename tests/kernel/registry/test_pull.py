@@ -257,6 +257,7 @@ def test_what_podman_pushes_is_pulled(registry: Registry, push: Push, images: Im
 
 
 PULL = """
+import os
 import sys
 from pytest_sandbox_runtime.images import ingest
 from pytest_sandbox_runtime.images.images import Images
@@ -266,7 +267,7 @@ write = ingest.Ingest.write
 
 def tell(self, data):
     write(self, data)
-    print(self.size, flush=True)
+    os.write(1, b"%d\\n" % self.size)
 
 ingest.Ingest.write = tell
 with Store(sys.argv[1]) as store:

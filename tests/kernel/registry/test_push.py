@@ -127,11 +127,11 @@ def test_a_registry_that_takes_it_for_something_else_is_told(proxy: Proxy, image
 
 def test_a_registry_that_says_no_is_quoted(proxy: Proxy, images: Images, made: str) -> None:
     def no(sent: Sent) -> None:
-        sent.status, sent.body = 400, b'{"errors": [{"code": "MANIFEST_INVALID", "message": "we do\nnot like it"}]}'
+        sent.status, sent.body = 400, b'{"errors": [{"code": "MANIFEST_INVALID", "message": "we do\\nnot like it"}]}'
         sent.headers = {"Content-Length": str(len(sent.body))}
 
     proxy.fault("PUT .*/manifests/", no)
-    with pytest.raises(RegistryError, match=f"no answer to the manifest {made}, but 400"):
+    with pytest.raises(RegistryError, match=f"does not take the manifest {made}: 400 we do not like it"):
         images.push(made, f"{proxy.host}/push/no:1")
 
 

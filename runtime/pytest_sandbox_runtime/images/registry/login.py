@@ -25,7 +25,7 @@ def log_in(environ: Mapping[str, str], registry: str, username: str, password: s
     keyring = OneKey(Credential("this login", username, password))
     repository = Registries(environ, keyring=keyring).place(Reference(host, "any"))
     with repository.connection.request("GET", "") as answer:
-        repository.check(answer, "who asks")
+        repository.check(answer, "say who may log in")
     return remember(environ, host, username, password)
 
 

@@ -82,7 +82,7 @@ class _Pushing:
         """Send the manifest, by which the registry knows the image."""
         data = self._layout.read(descriptor)
         with self._request("PUT", f"manifests/{tag}", headers={"Content-Type": media_type}, body=data) as answer:
-            self._repository.check(answer, f"the manifest {descriptor.digest}", (201,))
+            self._repository.check(answer, f"take the manifest {descriptor.digest}", (201,))
             digest = answer.headers.get("Docker-Content-Digest", descriptor.digest)
         if digest != descriptor.digest:
             raise RegistryError(f"{self._repository} took the manifest {descriptor.digest} for {digest:.200}")
@@ -98,7 +98,7 @@ class _Pushing:
         url = f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': descriptor.digest})}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(descriptor.size)}
         with self._layout.open(descriptor) as blob, self._request("PUT", url, headers=headers, body=blob) as answer:
-            self._repository.check(answer, f"the blob {descriptor.digest}", (201,))
+            self._repository.check(answer, f"take the blob {descriptor.digest}", (201,))
 
     def _begin(self, descriptor: Descriptor) -> str | None:
         """Return where the blob is to be sent; None where another repository of the registry had it."""
@@ -112,7 +112,7 @@ class _Pushing:
             except RegistryAuthError:
                 pass  # of that one nothing is to be read
         with self._request("POST", "blobs/uploads/", body=b"") as answer:
-            self._repository.check(answer, "the begin of an upload", (202,))
+            self._repository.check(answer, "begin an upload", (202,))
             return _location(answer)
 
     def _request(

@@ -86,7 +86,7 @@ class Repository:
                 f"{self} lacks the blob {descriptor.digest}, which its manifest has", status=404
             )
         if answer.status != 416:
-            self.check(answer, f"the blob {descriptor.digest}", (200, 206))
+            self.check(answer, f"give the blob {descriptor.digest}", (200, 206))
         return answer
 
     def request(
@@ -106,9 +106,9 @@ class Repository:
         )
 
     def check(self, answer: Answer, what: str, good: tuple[int, ...] = (200,)) -> None:
-        """Raise RegistryError, about ``what``, where the answer is none of the ``good`` ones."""
+        """Raise RegistryError, which says that it does not ``what``, where the answer is none of the ``good`` ones."""
         if answer.status not in good:
-            raise RegistryError(f"{self}: no answer to {what}, but {answer.told()}", status=answer.status)
+            raise RegistryError(f"{self} does not {what}: {answer.told()}", status=answer.status)
 
     def _document(self, path: str, what: str, headers: dict[str, str] | None = None) -> tuple[Answer, bytes]:
         """Return the answer and its content, asked for again where that was cut; nothing of it where there is none."""
@@ -117,7 +117,7 @@ class Repository:
             with self.request("GET", path, headers=headers) as answer:
                 if answer.status == 404:
                     return answer, b""
-                self.check(answer, what)
+                self.check(answer, f"give {what}")
                 try:
                     return answer, answer.content(MAX_DOCUMENT, what)
                 except TROUBLE as error:

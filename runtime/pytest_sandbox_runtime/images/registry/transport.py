@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import email.utils
+import http.client
 import json
 import threading
 import time
@@ -33,7 +34,6 @@ AGENT = "pytest-sandbox"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
 BUSY = (429, 500, 502, 503, 504)
-_AGAIN = ("GET", "HEAD")
 _BLOCK = 1 << 18
 _MOST_SAID = 1 << 16
 
@@ -94,7 +94,7 @@ class Answer:
             errors = json.loads(self.content(_MOST_SAID, "what it says"))["errors"]
             said = ", ".join(str(one.get("message") or one["code"]) for one in errors)[:300]
         words = "".join(letter if letter.isprintable() else " " for letter in said)
-        return f"{self.status} {words}".strip()
+        return f"{self.status} {words or http.client.responses.get(self.status, '')}".strip()
 
     def content(self, limit: int, what: str) -> bytes:
         """Return all of it; raises RegistryError, about ``what``, where that is more than ``limit`` bytes.
@@ -137,11 +137,11 @@ class Transport:
             try:
                 answer = self.once(method, url, headers, body=body, is_insecure=is_insecure)
             except RegistryUnreachableError as error:
-                if wait is None or method not in _AGAIN or not is_passing(error.__cause__):
+                if wait is None or not _is_repeatable(method, body) or not is_passing(error.__cause__):
                     raise
                 self.pause(wait, urlsplit(url).netloc)
                 continue
-            if wait is None or answer.status not in BUSY or not (method in _AGAIN or isinstance(body, bytes)):
+            if wait is None or answer.status not in BUSY or not _is_repeatable(method, body):
                 return answer
             answer.close()
             self.pause(max(wait, self._asked(answer)), answer.host)
@@ -180,7 +180,7 @@ class Transport:
         for _ in range(_MOST_REDIRECTS):
             answer = self._send(method, url, headers, body, is_insecure=is_insecure)
             location = answer.headers.get("Location")
-            if answer.status not in _REDIRECTS or not location or not (method in _AGAIN or isinstance(body, bytes)):
+            if answer.status not in _REDIRECTS or not location or not _is_repeatable(method, body):
                 return answer
             answer.close()
             there = urljoin(url, location)
@@ -229,6 +229,11 @@ class Transport:
             return None
         proxy = proxies.get(scheme) or proxies.get("all")
         return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _is_repeatable(method: str, body: Body) -> bool:
+    """Whether it may be sent again: of what is sent here, an upload that was begun twice does no harm, either."""
+    return method in ("GET", "HEAD") or isinstance(body, bytes)
 
 
 def _origin(url: str) -> str:
