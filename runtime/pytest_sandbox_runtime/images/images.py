@@ -146,9 +146,10 @@ class Images:
                 raise
             absent = error
         name = Reference.parse(reference).with_default_tag()
-        there = pulled(self._store, name.canonical, wanted)
-        if there is not None:
-            return BuiltImage(there)
+        if wanted is not None or name.digest is not None:
+            there = pulled(self._store, name.canonical, wanted)
+            if there is not None:
+                return BuiltImage(there)
         try:
             with telling(f"pull {name.familiar}") if telling else nullcontext():
                 return self._pull(name, wanted, is_named=wanted is None)

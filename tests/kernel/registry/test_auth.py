@@ -126,7 +126,7 @@ def test_a_token_server_that_refuses_is_named(
     path = remember(home, tokened.host, "me", "wrong")
     host = tokens.url.split("/")[2]
     with pytest.raises(
-        RegistryAuthError, match=f"{host} gives no token for {tokened.host} .tried were me of {path}."
+        RegistryAuthError, match=f"{host} gives no token for {tokened.host}: 401 Unauthorized .tried were me of {path}."
     ) as caught:
         images.pull(f"{tokened.host}/public/a:1")
     assert "log in as another one" in caught.value.hint

@@ -104,7 +104,9 @@ def test_a_login_to_a_registry_of_tokens(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("wrong"))
     assert main(["login", tokened.host, "-u", "me", "--password-stdin"]) == 1
-    assert f"gives no token for {tokened.host} (tried were me of this login)" in capsys.readouterr().err
+    assert (
+        f"gives no token for {tokened.host}: 401 Unauthorized (tried were me of this login)" in capsys.readouterr().err
+    )
     monkeypatch.setattr("sys.stdin", io.StringIO("pass:word"))
     assert main(["login", tokened.host, "-u", "me", "--password-stdin"]) == 0
 

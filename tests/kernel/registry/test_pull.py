@@ -123,6 +123,16 @@ print("urllib3" in sys.modules)
     assert said.split() == [pushed.digest, pushed.digest, "False"]
 
 
+def test_what_has_lost_its_name_is_pulled_again(registry: Registry, push: Push, images: Images) -> None:
+    name = f"{registry.host}/pull/renamed:1"
+    push(name)
+    first = images.pull_missing(name)
+    images.tag(first, "kept:1")
+    images.remove(name)
+    second = push(name)
+    assert images.pull_missing(name).digest == second.digest != first.digest
+
+
 def test_a_layer_that_is_there_is_not_fetched(registry: Registry, proxy: Proxy, push: Push, images: Images) -> None:
     pushed = push(f"{registry.host}/pull/shared:1")
     source = f"docker://{registry.host}/pull/shared:1"

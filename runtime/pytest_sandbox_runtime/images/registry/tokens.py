@@ -77,12 +77,9 @@ class Authorizer:
 
     def error(self, what: str, status: int, repository: str) -> RegistryAuthError:
         """Return the error that says ``what`` happened, and who one was."""
-        other = (
-            "it may not be there, or be private"
-            if self._find(repository).credential is None
-            else "log in as another one"
-        )
-        hint = f"{other}: pytest-sandbox login {self._host}"
+        is_nobody = self._find(repository).credential is None
+        why = "it may not be there, or be private" if is_nobody else "log in as another one"
+        hint = f"{why}: pytest-sandbox login {self._host}"
         return RegistryAuthError(f"{what} ({self.tried(repository)})", hint=hint, status=status)
 
     def _find(self, repository: str) -> Found:
@@ -121,7 +118,8 @@ class Authorizer:
         began = time.monotonic()
         with self._asked(realm, challenge.get("service"), credential, scopes) as answer:
             if answer.status in (400, 401, 403):
-                raise self.error(f"{answer.host} gives no token for {self._host}", answer.status, repository)
+                what = f"{answer.host} gives no token for {self._host}: {answer.told()}"
+                raise self.error(what, answer.status, repository)
             if answer.status != 200:
                 raise RegistryError(f"{answer.host} gives no token: it answers {answer.status}", status=answer.status)
             try:
@@ -147,9 +145,7 @@ class Authorizer:
         is_near = self._is_plain and parts.hostname == urlsplit(f"//{self._host}").hostname
         if parts.scheme != "https" and not (parts.scheme == "http" and (is_near or is_loopback(parts.netloc))):
             said = f"{self._host} has tokens given out at {realm!r:.200}"
-            raise RegistryError(
-                f"{said}, where anybody could listen", hint="it should name a place that begins with https://"
-            )
+            raise RegistryError(f"{said}, where anybody could listen", hint="it should begin with https://")
 
 
 def _token_in(data: bytes, began: float, host: str) -> Token:
