@@ -44,6 +44,8 @@ class Ingest:
         if not self._is_resumed or not self._seen.size:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
+        # A fork of this process that lives on has the descriptor, too, and would keep others waiting.
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
     @property
