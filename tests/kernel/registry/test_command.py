@@ -7,7 +7,9 @@ import json
 import os
 import pty
 import re
+import shutil
 import stat
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +18,7 @@ import pytest
 
 from pytest_sandbox.cli import main
 from pytest_sandbox_runtime import Image, SandboxSpec
-from pytest_sandbox_runtime.images.registry.login import remember
+from pytest_sandbox_runtime.command import PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,5 +171,16 @@ def test_an_image_that_is_declared_is_pulled_when_it_is_needed(
     assert other.printed(image, "cat /said") == "hello\nmore\n"
     with other.engine.create(SandboxSpec(image=Image.pull(name))) as sandbox:
         assert sandbox.read_text("/said") == "hello\n"
-    remember(dict(os.environ), "x.example", "me", "secret")
     assert re.fullmatch("sha256:[a-f0-9]{64}", other.digest(Image.pull(name)))
+
+
+@pytest.mark.needs("overlayfs", "static-busybox", "docker", "root")
+def test_what_is_built_and_pushed_docker_runs(registry: Registry, base: Image, bench: Bench, dockerd: Path) -> None:
+    name = f"{registry.host}/command/run:1"
+    made = bench.engine.images.build(base.run("echo hello > /said").env(A="b").cmd("cat /said; echo $A"))
+    bench.engine.images.push(made, name)
+    docker = (str(shutil.which("docker", path=f"/usr/bin:{PATH}")), "--host", f"unix://{dockerd}")
+    said = subprocess.run(
+        (*docker, "run", "--rm", "--network=none", name), check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert said.stdout == "hello\nb\n"
