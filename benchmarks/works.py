@@ -20,6 +20,16 @@ from benchmarks.building import (
 from benchmarks.clock import times_of, times_of_command
 from benchmarks.footprint import footprint, private_memory
 from benchmarks.loading import make_archives, times_of_docker, times_of_ours
+from benchmarks.registries import (
+    NAME,
+    make_image,
+    registry,
+    time_of_podman,
+    time_of_skopeo,
+    times_of_checking,
+)
+from benchmarks.registries import time_of_docker as time_of_docker_pull
+from benchmarks.registries import time_of_ours as time_of_command
 from benchmarks.rivals import Docker
 from benchmarks.suites import FIXTURE, PLAIN, times_of_suite
 from benchmarks.table import Row, milliseconds
@@ -286,11 +296,58 @@ def stacked(bench: Bench) -> Row:
     )
 
 
+def pull(bench: Bench) -> Row:
+    """An image that comes from a registry and is unpacked, whole commands, in turns."""
+    docker, memory = _docker(bench), 0
+    ours: list[float] = []
+    others: dict[str, list[float]] = {"podman pull": [], "docker pull": []}
+    with registry(bench.where / "pulled") as host, make_image(bench.where / "image") as store:
+        name = f"{host}/{NAME}"
+        time_of_skopeo(store, host)
+        for number in range(bench.count(5, 2)):
+            took, most = time_of_command(bench.where / f"puller{number}", "pull", name)
+            ours, memory = [*ours, took], max(memory, most)
+            others["podman pull"].append(time_of_podman(bench.where / "p", name))
+            others["docker pull"] += [time_of_docker_pull(docker.client, name)] if docker else []
+        again = times_of_checking(bench.where / "puller0", name, bench.count(100, 20))
+    medians = {what: median(times) for what, times in others.items() if times}
+    is_met = median(ours) <= min(medians.values()) and median(again) <= 0.015 and memory <= 100_000
+    return Row(
+        work="pull and unpack an image of 5 layers, 300 MB; and again",
+        measured=f"{milliseconds(median(ours))}, {memory / 1000:.0f} MB of memory; {milliseconds(median(again))}",
+        beside=_beside(median(ours), medians),
+        must="<= 1.0 x each, <= 100 MB; <= 15 ms",
+        aim="0.5 x, 60 MB; 5 ms",
+        met=is_met,
+    )
+
+
+def push(bench: Bench) -> Row:
+    """An image that goes to a registry that has nothing, whole commands, in turns."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    with make_image(bench.where / "pushed") as store:
+        for _ in range(bench.count(5, 2)):
+            with registry(bench.where / "empty") as host:
+                ours.append(time_of_command(bench.where / "pushed", "push", NAME, f"{host}/{NAME}")[0])
+            with registry(bench.where / "empty") as host:
+                theirs.append(time_of_skopeo(store, host))
+    return Row(
+        work="push an image of 5 layers, 300 MB",
+        measured=milliseconds(median(ours)),
+        beside=_beside(median(ours), {"skopeo copy": median(theirs)}),
+        must="<= 1.2 x skopeo copy",
+        aim="0.8 x",
+        met=median(ours) <= 1.2 * median(theirs),
+    )
+
+
 # What an ordinary user's sandboxes are made differently for.
 FOR_USERS = ("host_base", "engine_start")
 WORKS = (
     *(fixture, command, host_base, crowd, churn, inside, engine_start),
     *(load, resolve, cached_build, cold_build, stacked),
+    *(pull, push),
 )
 
 

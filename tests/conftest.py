@@ -43,10 +43,10 @@ if os.environ.get("SANDBOX_MUST_RUN"):
 PT_INTERP = 3
 
 
-def _program(name: str) -> Capability:
+def _program(name: str, package: str = "") -> Capability:
     # Where a sandbox, which has a PATH of its own, finds it too.
     path = shutil.which(name, path=PATH)
-    return Capability(name, path is not None, path or "not installed", f"sudo apt install {name}")
+    return Capability(name, path is not None, path or "not installed", f"sudo apt install {package or name}")
 
 
 def _static_busybox(name: str) -> Capability:
@@ -108,6 +108,9 @@ OF_TESTS: dict[str, Callable[[str], Capability]] = {
     "podman": _program,
     "skopeo": _program,
     "umoci": _program,
+    "docker-registry": _program,
+    "htpasswd": lambda name: _program(name, "apache2-utils"),
+    "openssl": _program,
     "docker": _docker,
     "docker-buildkit": _buildkit,
     "static-busybox": _static_busybox,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.cli.build import add_build
 from pytest_sandbox.cli.images import add_commands
+from pytest_sandbox.cli.registries import add_registries
 from pytest_sandbox.cli.watching import watched
 from pytest_sandbox.image_words import WORDS, image_named
 
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_kept(commands)
     add_build(commands)
     add_commands(commands)
+    add_registries(commands)
     return words
 
 

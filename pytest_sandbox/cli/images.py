@@ -42,7 +42,7 @@ def add_commands(commands: Commands) -> None:
 
     def add(name: str, text: str, run: Callable[[Images, argparse.Namespace], int]) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
-        command.set_defaults(run=lambda options: _with_images(run, options))
+        command.set_defaults(run=lambda options: with_images(run, options))
         return command
 
     images = add("images", "list the images in the store", _images)
@@ -86,7 +86,8 @@ def _add_prune(prune: argparse.ArgumentParser) -> None:
     )
 
 
-def _with_images(run: Callable[[Images, argparse.Namespace], int], options: argparse.Namespace) -> int:
+def with_images(run: Callable[[Images, argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Return what ``run`` returns of the images in the store."""
     from pytest_sandbox_runtime.images.home import default_store
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.store import Store

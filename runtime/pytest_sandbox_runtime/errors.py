@@ -61,6 +61,26 @@ class BuildError(ImageError):
     """A step of an image that could not be made; the message has the command and the last that it printed."""
 
 
+class RegistryError(ImageError):
+    """A registry that said no, or sent what it should not have; ``status`` is that of its answer, 0 without one."""
+
+    def __init__(self, message: str, *, hint: str = "", status: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class RegistryUnreachableError(RegistryError):
+    """A registry that does not answer: no such host, nobody there, a wrong certificate, silence."""
+
+
+class RegistryAuthError(RegistryError):
+    """A registry that wants credentials, or other ones; which were tried is said, and never what they are."""
+
+
+class RegistryNotFoundError(RegistryError):
+    """A registry that has no such image."""
+
+
 class UnsupportedError(SandboxError):
     """Something that was asked for and that this host cannot do."""
 

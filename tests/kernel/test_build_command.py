@@ -362,7 +362,7 @@ def test_each_word_for_an_image_is_understood(command: Command, app: Path, busyb
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("bsae", "the store has no image bsae\n  hint: it has base:latest; pytest-sandbox images lists all\n"),
+        ("localhost:1/bsae", "cannot be pulled: localhost:1 refuses connections\n  hint: it has base:latest; pytest"),
         ("0123456789ab", "the store has no image 0123456789ab\n  hint: it has base:latest; pytest"),
         ("./nowhere", "cannot read the archive /*/nowhere: No such file or directory"),
         ("nowhere.tar.zst", "cannot read the archive /*/nowhere.tar.zst: No such file or directory"),

@@ -173,9 +173,10 @@ def test_a_name_that_no_image_has_is_told_with_those_there_are(run: Run, pyteste
     folder = pytester.mkdir("app")
     (folder / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /mark\n")
     name_it(folder)
-    result = run(mark("built"), "--sandbox-image=namde:1")
+    result = run(mark("built"), "--sandbox-image=localhost:1/named:1")
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["the store has no image namde:1", "  hint: it has named:1; pytest-sandbox images *"])
+    lines = ["the store has no image localhost:1/named:1, and it cannot be pulled: *", "  hint: it has named:1; *"]
+    result.stdout.fnmatch_lines(lines)
 
 
 @pytest.mark.parametrize("options", [(), ("-n1",)], ids=["alone", "xdist"])

@@ -299,6 +299,60 @@ def test_what_a_dead_writer_left_goes_and_what_a_living_one_writes_stays(layout:
     assert remains(layout) == []
 
 
+def test_a_blob_is_written_on_from_where_it_was_cut(layout: Layout, leases: Leases) -> None:
+    digest, lease = digest_of(b"hello"), leases.take()
+    with layout.resume(digest, lease) as blob:
+        blob.write(b"he")
+    (left,) = remains(layout)
+    assert left == f".cut-{digest.partition(':')[2]}"
+    with again(layout).begin(leases.take()):
+        assert left in remains(layout)
+    with again(layout).resume(digest, lease) as blob:
+        assert blob.size == 2
+        blob.write(b"llo")
+        assert blob.commit(digest, 5) == (digest, 5)
+    assert remains(layout) == []
+    assert Path(layout.blob_path(digest)).read_bytes() == b"hello"
+
+
+def test_what_was_cut_can_be_forgotten(layout: Layout, lease: Lease) -> None:
+    digest = digest_of(b"hello")
+    with layout.resume(digest, lease) as blob:
+        blob.write(b"wrong")
+        blob.restart()
+        blob.write(b"hello")
+        assert blob.commit(digest) == (digest, 5)
+    with layout.resume(digest, lease) as blob:
+        blob.write(b"wrong")
+        blob.restart()
+    assert remains(layout) == []
+    with layout.resume(digest, lease) as blob:
+        blob.write(b"wrong")
+    layout.sweep()
+    assert remains(layout) == []
+
+
+def test_who_writes_the_same_blob_is_waited_for(layout: Layout, lease: Lease) -> None:
+    digest = digest_of(b"hello")
+    begun, told = os.pipe()
+
+    def wait() -> None:
+        mine = again(layout)
+        own = mine._leases.take()
+        os.write(told, b"x")
+        with mine.resume(digest, own) as blob:
+            assert blob.size == 0
+            assert mine.has(digest, 5, own)
+
+    with layout.resume(digest, lease) as blob:
+        blob.write(b"hello")
+        child = child_of(wait)
+        assert os.read(begun, 1) == b"x"
+        blob.commit(digest)
+    assert end_of(child) == 0
+    assert remains(layout) == []
+
+
 def test_a_kill_at_any_moment_leaves_the_layout_whole(tmp_path: Path) -> None:
     def work(path: Path, step: int) -> None:
         count = iter(range(step))

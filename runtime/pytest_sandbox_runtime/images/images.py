@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import ImageError
+from pytest_sandbox_runtime.errors import ImageError, RegistryError
 from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
@@ -15,13 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_sandbox_runtime.images.building.builder import Builder
+    from pytest_sandbox_runtime.images.building.telling import Telling
     from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.platforms import Platform
     from pytest_sandbox_runtime.images.pruning import Pruned, Usage
+    from pytest_sandbox_runtime.images.registry.client import Registries
     from pytest_sandbox_runtime.images.store import Store
     from pytest_sandbox_runtime.specs import Image
 
 _ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
+# Shorter ones are words, too.
+_SURELY_ID = re.compile(r"sha256:[a-f0-9]{4,64}|[a-f0-9]{12,64}")
 _MOST_NAMED = 5
 
 
@@ -89,9 +96,15 @@ class HistoryStep:
 class Images:
     """The images in ``store``. One is named by a reference, by an id or digest or the begin of one, or by itself."""
 
-    def __init__(self, store: Store, builder: Callable[[], Builder] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        builder: Callable[[], Builder] | None = None,
+        registries: Callable[[], Registries] | None = None,
+    ) -> None:
         self._store = store
         self._builder = builder
+        self._speaking = registries
         self._layout = store.images
 
     def __repr__(self) -> str:
@@ -107,6 +120,82 @@ class Images:
     def config(self, image: Image) -> dict[str, Any]:
         """Return the configuration of ``image`` in OCI's words, made where it is missing; empty for directories."""
         return {} if self._builder is None or image.is_host else dict(self._builder().chain(image).config)
+
+    def pull(self, reference: str, *, platform: str | None = None) -> BuiltImage:
+        """Fetch what ``reference`` stands for now at its registry, as far as it is not there, and give it that name.
+
+        ``platform`` is such as linux/arm64, None for this machine's. What has a digest and is there is not asked for.
+        Raises RegistryError where the registry does not have it, or does not give it.
+        """
+        from pytest_sandbox_runtime.images.platforms import Platform
+
+        wanted = Platform.parse(platform) if platform else None
+        return self._pull(Reference.parse(reference).with_default_tag(), wanted, is_named=True)
+
+    def pull_missing(
+        self, reference: str, *, platform: str | None = None, telling: Telling | None = None
+    ) -> BuiltImage:
+        """Return the image that is meant, pulled only where it is not there; one for another machine gets no tag."""
+        from pytest_sandbox_runtime.images.platforms import Platform
+        from pytest_sandbox_runtime.images.registry.pulled import is_for, pulled
+
+        wanted = Platform.parse(platform) if platform else None
+        absent = None
+        try:
+            found = self.get(reference)
+            if wanted is None or is_for(self._store, found.descriptor, wanted):
+                return found
+        except ImageError as error:
+            if _SURELY_ID.fullmatch(reference):
+                raise
+            absent = error
+        name = Reference.parse(reference).with_default_tag()
+        if wanted is not None or name.digest is not None:
+            there = pulled(self._store, name.canonical, wanted)
+            if there is not None:
+                return BuiltImage(there)
+        try:
+            with telling(f"pull {name.familiar}") if telling else nullcontext():
+                return self._pull(name, wanted, is_named=wanted is None)
+        except RegistryError as error:
+            if absent is not None:
+                error.message = f"{absent.message}, and it cannot be pulled: {error.message}"
+                error.hint = "; ".join(filter(None, (absent.hint, error.hint)))
+            raise
+
+    def push(self, image: BuiltImage | str, reference: str | None = None) -> Reference:
+        """Send the image to a registry under ``reference``, or its own name, and return that with the digest.
+
+        Raises RegistryError where the registry does not take it.
+        """
+        from pytest_sandbox_runtime.images.registry.push import push
+
+        found = self.get(image)
+        name = Reference.parse(reference) if reference is not None else found.reference
+        if name is None:
+            raise ImageError(f"{found} has no name to be pushed under", hint="give one")
+        return push(self._layout, self._registries, found.descriptor, name)
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        """Return all tags of a repository, versions in their order; raises RegistryError."""
+        return self._registries.places(Reference.parse(repository))[-1].tags()
+
+    def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
+        from pytest_sandbox_runtime.images.places import explained
+        from pytest_sandbox_runtime.images.registry.pull import pull
+        from pytest_sandbox_runtime.images.registry.pulled import name_of
+
+        with explained(self._store.path):
+            found = pull(self._store, self._registries, reference, platform)
+            name = reference if is_named and not reference.digest else name_of(reference, found)
+            self._layout.tag(name, found, self._store.lease)
+        return BuiltImage(found, name)
+
+    @functools.cached_property
+    def _registries(self) -> Registries:
+        from pytest_sandbox_runtime.images.registry.client import Registries
+
+        return self._speaking() if self._speaking else Registries(os.environ)
 
     def load(
         self,
@@ -305,7 +394,7 @@ def as_docker_json(details: ImageDetails) -> dict[str, Any]:
     platform = details.config.platform
     return {
         "Id": details.id,
-        "RepoTags": [one.familiar for one in details.references],
+        "RepoTags": [one.familiar for one in details.references if one.tag],
         "RepoDigests": [f"{name}@{details.digest}" for name in repositories],
         "Digest": details.digest,
         "Created": details.config.created,

@@ -7,15 +7,15 @@ is replaced by rename as well. A writer that died holds no lock on what it wrote
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import io
 import os
 from typing import IO, TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError
-from pytest_sandbox_runtime.images.digest import Digester, check_digest, digest_of, hex_of, pour
+from pytest_sandbox_runtime.images.digest import digest_of, hex_of, pour
 from pytest_sandbox_runtime.images.documents import MAX_DOCUMENT
+from pytest_sandbox_runtime.images.ingest import CUT, PARTIAL, Ingest, locked, remove_if_dead
 from pytest_sandbox_runtime.images.limits import RAISE_BYTES, Limits
 from pytest_sandbox_runtime.images.manifest import (
     INDEX_TYPES,
@@ -34,15 +34,12 @@ from pytest_sandbox_runtime.images.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from typing_extensions import Self
-
     from pytest_sandbox_runtime.images.digest import Readable
     from pytest_sandbox_runtime.images.leases import Lease, Leases
     from pytest_sandbox_runtime.images.platforms import Platform
 
 MAX_BLOB = Limits().max_bytes
 MARKER = b'{"imageLayoutVersion":"1.0.0"}'
-_PARTIAL = ".partial-"
 _DEPTH = 4
 _LOAD_AGAIN = "load, pull or build the image again"
 
@@ -74,9 +71,19 @@ class Layout:
         with explained(self.path):
             if not self._swept:
                 self._swept = True
-                self.sweep()
+                self._remove_dead(PARTIAL)
             path, fd = self._partial()
         return Ingest(path, fd, lambda digest: self._keep(path, digest, lease))
+
+    def resume(self, digest: str, lease: Lease) -> Ingest:
+        """Return the blob ``digest`` to be written on from where somebody's writing was cut.
+
+        One at a time writes it: it is waited for, and may be there in the end. What is written stays for the next one.
+        """
+        path = os.path.join(self.path, CUT + hex_of(digest))
+        with explained(self.path):
+            fd = locked(path)
+            return Ingest(path, fd, lambda digest: self._keep(path, digest, lease), is_resumed=True)
 
     def add(
         self,
@@ -273,7 +280,7 @@ class Layout:
         os.rename(path, self.blob_path(digest))
 
     def _partial(self) -> tuple[str, int]:
-        path = os.path.join(self.path, _PARTIAL + os.urandom(16).hex())
+        path = os.path.join(self.path, PARTIAL + os.urandom(16).hex())
         # In the gate nobody sees it without its lock, and takes it for a dead writer's.
         with self._leases.shared():
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -295,48 +302,13 @@ class Layout:
 
     def sweep(self) -> None:
         """Remove what dead writers left: they hold no lock any more."""
+        self._remove_dead(PARTIAL, CUT)
+
+    def _remove_dead(self, *prefixes: str) -> None:
         for name in os.listdir(self.path):
-            if name.startswith(_PARTIAL):
+            if name.startswith(prefixes):
                 with self._leases.alone(), contextlib.suppress(FileNotFoundError):
-                    _remove_if_dead(os.path.join(self.path, name))
-
-
-class Ingest:
-    """A blob that is being written: ``commit`` gives it its name, else the context's end removes it."""
-
-    def __init__(self, path: str, fd: int, keep: Callable[[str], None]) -> None:
-        self._path = path
-        self._fd = fd
-        self._keep = keep
-        self._seen = Digester()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._path)
-        os.close(self._fd)
-
-    def fileno(self) -> int:
-        """Return the descriptor of what was written so far."""
-        return self._fd
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Append ``data``, all of it; returns how much that is."""
-        self._seen.update(data)
-        view = memoryview(data)
-        with explained(self._path):
-            while view:
-                view = view[os.write(self._fd, view) :]
-        return len(data)
-
-    def commit(self, digest: str | None = None, size: int | None = None) -> tuple[str, int]:
-        """Make it a blob, and return its digest and size; raises ImageError where they are not the given ones."""
-        self._seen.check(check_digest(digest) if digest else None, size, f"the blob {digest}" if digest else "a blob")
-        with explained(self._path):
-            self._keep(self._seen.digest)
-        return self._seen.digest, self._seen.size
+                    remove_if_dead(os.path.join(self.path, name))
 
 
 def canonical_name(descriptor: Descriptor) -> str | None:
@@ -360,15 +332,3 @@ def _named(there: list[Descriptor], name: str, descriptor: Descriptor) -> list[D
 def is_image(descriptor: Descriptor) -> bool:
     """Whether it points to a manifest or an index, of images or other things."""
     return descriptor.media_type in INDEX_TYPES + MANIFEST_TYPES
-
-
-def _remove_if_dead(path: str) -> None:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
-    except OSError as error:
-        if error.errno != errno.EWOULDBLOCK:
-            raise
-    finally:
-        os.close(fd)

@@ -124,7 +124,8 @@ def _mark(store: Store, pins: set[str]) -> tuple[set[str], set[str]]:
     needed: set[str] = set()
     again: set[str] = set()
     for _, record, _ in store.records.all():
-        roots.update(record.digests)
+        if not record.is_weak:
+            roots.update(record.digests)
         if record.descriptor:
             again.update(record.layers)
     for root in roots:

@@ -45,6 +45,11 @@ class Record:
         return notes
 
     @property
+    def is_weak(self) -> bool:
+        """Whether what it led to may go when nothing else keeps it."""
+        return bool(self.notes.get("weak"))
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """What its layer may be called in the store."""
         return names_of(self.diff_id, self.below) if self.diff_id else ()

@@ -39,7 +39,8 @@ def base_of(base: Base, store: Store, images: Images, telling: Telling) -> Chain
     if isinstance(base, Archive):
         return _archive(base.path, store)
     if isinstance(base, Pull):
-        return chain_of(images.get(base.reference).descriptor, store)
+        built = images.pull_missing(base.reference, platform=base.platform, telling=telling)
+        return chain_of(built.descriptor, store)
     if isinstance(base, Debian):
         return chain_of(_debian(base, store, telling), store)
     hint = "start from Image.debian(), Image.archive() or Image.pull()"
