@@ -49,6 +49,7 @@ def engine_of(config: pytest.Config) -> Engine:
             needed=needed_paths(config),
             on_disk=settings.keep != "none",
             rebuild=settings.rebuild,
+            offline=settings.offline,
             explain=settings.explain,
             report=progress.report,
             done=progress.done,

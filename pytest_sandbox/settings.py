@@ -32,6 +32,7 @@ class Settings(NamedTuple):
     durations: int | None
     rebuild: bool
     explain: bool
+    offline: bool
 
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -102,6 +103,12 @@ def _add_build_options(group: pytest.OptionGroup) -> None:
         help="make every layer of an image anew, once in this run",
     )
     group.addoption(
+        "--sandbox-offline",
+        action="store_true",
+        dest="sandbox_offline",
+        help="fetch nothing: what an image needs and the store lacks is an error",
+    )
+    group.addoption(
         "--sandbox-explain",
         action="store_true",
         dest="sandbox_explain",
@@ -124,6 +131,7 @@ def read_settings(config: pytest.Config) -> Settings:
         durations=config.getoption("sandbox_durations"),
         rebuild=config.getoption("sandbox_rebuild") or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE")),
         explain=config.getoption("sandbox_explain"),
+        offline=config.getoption("sandbox_offline") or bool(os.environ.get("PYTEST_SANDBOX_OFFLINE")),
     )
 
 

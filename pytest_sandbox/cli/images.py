@@ -11,6 +11,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pytest_sandbox.cli.watching import is_offline
 from pytest_sandbox_runtime.errors import SpecError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from pytest_sandbox_runtime.images.images import HistoryStep, Images, ImageSummary
+    from pytest_sandbox_runtime.images.images import Images
+    from pytest_sandbox_runtime.images.summaries import HistoryStep, ImageSummary
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -93,7 +95,7 @@ def with_images(run: Callable[[Images, argparse.Namespace], int], options: argpa
     from pytest_sandbox_runtime.images.store import Store
 
     with Store(default_store(os.environ)) as store:
-        return run(Images(store), options)
+        return run(Images(store, offline=is_offline()), options)
 
 
 def _images(images: Images, options: argparse.Namespace) -> int:
@@ -146,7 +148,7 @@ def _remove(images: Images, options: argparse.Namespace) -> int:
 
 
 def _inspect(images: Images, options: argparse.Namespace) -> int:
-    from pytest_sandbox_runtime.images.images import as_docker_json
+    from pytest_sandbox_runtime.images.summaries import as_docker_json
 
     print(json.dumps([as_docker_json(images.inspect(image)) for image in options.image], indent=4))
     return 0

@@ -19,7 +19,13 @@ def watched(*, rebuild: bool = False, quiet: bool = False, **words: Any) -> Engi
     if not quiet:
         progress = Progress(_say, is_terminal=sys.stderr.isatty())
         words.update(report=progress.report, done=progress.done)
-    return EngineSettings(rebuild=rebuild or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE")), **words)
+    rebuild = rebuild or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE"))
+    return EngineSettings(rebuild=rebuild, offline=is_offline(), **words)
+
+
+def is_offline() -> bool:
+    """Whether the network may not be used."""
+    return bool(os.environ.get("PYTEST_SANDBOX_OFFLINE"))
 
 
 def _say(text: str) -> None:

@@ -81,6 +81,10 @@ class RegistryNotFoundError(RegistryError):
     """A registry that has no such image."""
 
 
+class OfflineError(ImageError):
+    """Something that is not in the store, and may not be fetched."""
+
+
 class UnsupportedError(SandboxError):
     """Something that was asked for and that this host cannot do."""
 

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.errors import ImageError, RegistryError
+from pytest_sandbox_runtime.errors import ImageError, OfflineError, RegistryError
 from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.pruning import Pruned, Usage
     from pytest_sandbox_runtime.images.registry.client import Registries
     from pytest_sandbox_runtime.images.store import Store
+    from pytest_sandbox_runtime.images.summaries import HistoryStep, ImageDetails, ImageSummary
     from pytest_sandbox_runtime.specs import Image
 
 _ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
@@ -48,51 +49,6 @@ class BuiltImage:
         return self.reference.familiar if self.reference else self.digest
 
 
-@dataclass(frozen=True)
-class ImageSummary:
-    """A line of the list of images; ``id`` is the config's digest, as Docker has it, ``size`` that of the layers."""
-
-    reference: Reference | None
-    digest: str
-    id: str
-    created: str
-    size: int
-
-
-@dataclass(frozen=True)
-class LayerDetails:
-    """A layer of an image; ``unpacked`` is the directory with its files, None where it was not unpacked yet."""
-
-    digest: str
-    diff_id: str
-    media_type: str
-    size: int
-    unpacked: str | None
-
-
-@dataclass(frozen=True)
-class ImageDetails:
-    """All that is known of an image; layers are the lowest first."""
-
-    references: tuple[Reference, ...]
-    digest: str
-    id: str
-    size: int
-    config: ImageConfig
-    layers: tuple[LayerDetails, ...]
-
-
-@dataclass(frozen=True)
-class HistoryStep:
-    """How a part of an image came to be, the last first; ``size`` is 0 where it changed only the config."""
-
-    id: str | None
-    created: str
-    created_by: str
-    size: int
-    comment: str
-
-
 class Images:
     """The images in ``store``. One is named by a reference, by an id or digest or the begin of one, or by itself."""
 
@@ -101,10 +57,13 @@ class Images:
         store: Store,
         builder: Callable[[], Builder] | None = None,
         registries: Callable[[], Registries] | None = None,
+        *,
+        offline: bool = False,
     ) -> None:
         self._store = store
         self._builder = builder
         self._speaking = registries
+        self._offline = offline
         self._layout = store.images
 
     def __repr__(self) -> str:
@@ -120,6 +79,11 @@ class Images:
     def config(self, image: Image) -> dict[str, Any]:
         """Return the configuration of ``image`` in OCI's words, made where it is missing; empty for directories."""
         return {} if self._builder is None or image.is_host else dict(self._builder().chain(image).config)
+
+    def check_online(self, what: str, *, hint: str) -> None:
+        """Raise OfflineError, saying that it needs ``what``, where the network may not be used."""
+        if self._offline:
+            raise OfflineError(f"{what}, and this run is offline", hint=hint)
 
     def pull(self, reference: str, *, platform: str | None = None) -> BuiltImage:
         """Fetch what ``reference`` stands for now at its registry, as far as it is not there, and give it that name.
@@ -171,6 +135,7 @@ class Images:
         from pytest_sandbox_runtime.images.registry.push import push
 
         found = self.get(image)
+        self.check_online(f"{found} cannot be pushed", hint="unset PYTEST_SANDBOX_OFFLINE")
         name = Reference.parse(reference) if reference is not None else found.reference
         if name is None:
             raise ImageError(f"{found} has no name to be pushed under", hint="give one")
@@ -178,9 +143,13 @@ class Images:
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, versions in their order; raises RegistryError."""
+        self.check_online(f"nobody can be asked for the tags of {repository}", hint="unset PYTEST_SANDBOX_OFFLINE")
         return self._registries.places(Reference.parse(repository))[-1].tags()
 
     def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
+        self.check_online(
+            f"{reference.familiar} is not in the store", hint=f"once with the network: pytest-sandbox pull {reference}"
+        )
         from pytest_sandbox_runtime.images.places import explained
         from pytest_sandbox_runtime.images.registry.pull import pull
         from pytest_sandbox_runtime.images.registry.pulled import name_of
@@ -291,6 +260,8 @@ class Images:
 
     def inspect(self, image: BuiltImage | str) -> ImageDetails:
         """Return all that is known of an image."""
+        from pytest_sandbox_runtime.images.summaries import ImageDetails, LayerDetails
+
         descriptor, manifest, config = self._parts(image)
         names = [one for one in self._layout.index().manifests if one.digest == descriptor.digest]
         layers = []
@@ -305,6 +276,8 @@ class Images:
 
     def history(self, image: BuiltImage | str) -> tuple[HistoryStep, ...]:
         """Return how the image came to be, the last step first."""
+        from pytest_sandbox_runtime.images.summaries import HistoryStep
+
         _, manifest, config = self._parts(image)
         sizes = iter(manifest.layers)
         steps = []
@@ -363,6 +336,8 @@ class Images:
         return found
 
     def _summary(self, one: Descriptor) -> ImageSummary | None:
+        from pytest_sandbox_runtime.images.summaries import ImageSummary
+
         try:
             _, manifest = self._layout.manifest_of(one)
             config = self._layout.config_of(manifest)
@@ -386,24 +361,3 @@ def _reference_of(descriptor: Descriptor) -> Reference | None:
         return Reference.parse(descriptor.name) if descriptor.name else None
     except ImageError:
         return None
-
-
-def as_docker_json(details: ImageDetails) -> dict[str, Any]:
-    """Return ``details`` in the words of ``docker image inspect``."""
-    repositories = sorted({one.familiar_name for one in details.references})
-    platform = details.config.platform
-    return {
-        "Id": details.id,
-        "RepoTags": [one.familiar for one in details.references if one.tag],
-        "RepoDigests": [f"{name}@{details.digest}" for name in repositories],
-        "Digest": details.digest,
-        "Created": details.config.created,
-        "Author": details.config.author,
-        "Architecture": platform.architecture,
-        **({"Variant": platform.variant} if platform.variant else {}),
-        "Os": platform.os,
-        "Size": details.size,
-        "Config": details.config.config,
-        "RootFS": {"Type": "layers", "Layers": list(details.config.diff_ids)},
-        "Layers": [{"Digest": one.digest, "MediaType": one.media_type, "Size": one.size} for one in details.layers],
-    }

@@ -42,7 +42,7 @@ def base_of(base: Base, store: Store, images: Images, telling: Telling) -> Chain
         built = images.pull_missing(base.reference, platform=base.platform, telling=telling)
         return chain_of(built.descriptor, store)
     if isinstance(base, Debian):
-        return chain_of(_debian(base, store, telling), store)
+        return chain_of(_debian(base, store, images, telling), store)
     hint = "start from Image.debian(), Image.archive() or Image.pull()"
     raise ImageError("layers cannot be put on a copy of this machine, which is another on each", hint=hint)
 
@@ -69,7 +69,7 @@ def _archive(path: str, store: Store) -> Chain:
     return chain_of(store.image_in(path), store)
 
 
-def _debian(base: Debian, store: Store, telling: Telling) -> Descriptor:
+def _debian(base: Debian, store: Store, images: Images, telling: Telling) -> Descriptor:
     from pytest_sandbox_runtime.images.archive import load
 
     words = _mmdebstrap_words(base)
@@ -78,6 +78,7 @@ def _debian(base: Debian, store: Store, telling: Telling) -> Descriptor:
     record = store.recall(key)
     if record is not None and record.descriptor is not None:
         return record.descriptor
+    images.check_online(f"{base} is not in the store", hint="build it once with the network")
     if shutil.which("mmdebstrap") is None:
         raise UnsupportedError(
             f"{base} is made by mmdebstrap, which is not installed", hint="sudo apt install mmdebstrap"

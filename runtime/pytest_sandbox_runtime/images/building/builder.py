@@ -156,6 +156,13 @@ class Builder:
         return chain.with_layer(layer, stack, place.call, step.config)
 
     def _make_layer(self, key: str, chain: Chain, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor:
+        from pytest_sandbox_runtime.specs import Download
+
+        if isinstance(step.layer, Download) or (step.run is not None and step.run.network == "host"):
+            self._engine.images.check_online(
+                f"{place} is not in the store and has the network",
+                hint="build it once with the network, or give it none",
+            )
         why = f": {self._cache.reason(step, parts)}" if self._explain else ""
         try:
             with self._telling(f"{place}{why}"), self._upper(chain, step) as upper:
