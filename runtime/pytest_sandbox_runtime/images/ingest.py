@@ -85,22 +85,21 @@ class Ingest:
         return self._seen.digest, self._seen.size
 
 
-def locked(path: str) -> int:
-    """Return a descriptor of the file ``path``, which is made if need be, with its lock, for which others are waited.
+def locked(path: str, pause: Callable[[], object]) -> int:
+    """Return a descriptor of the file ``path``, which is made if need be, with its lock, for which ``pause`` waits.
 
     Who had it may have renamed or removed it meanwhile; then it is another file.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
+        with contextlib.ExitStack() as undo:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, fd)
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.stat(path), os.fstat(fd)):
+                    undo.pop_all()
                     return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+        pause()
 
 
 def remove_if_dead(path: str) -> None:
