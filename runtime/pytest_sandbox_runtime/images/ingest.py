@@ -33,6 +33,7 @@ class Ingest:
         self._keep = keep
         self._seen = Digester()
         self._is_resumed = is_resumed
+        self._is_named = False
         if is_resumed:
             while data := os.read(fd, CHUNK):
                 self._seen.update(data)
@@ -41,7 +42,8 @@ class Ingest:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if not self._is_resumed or not self._seen.size:
+        # What has its name has left the other one, which may be somebody else's by now.
+        if not self._is_named and not (self._is_resumed and self._seen.size):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
         # A fork of this process that lives on has the descriptor, too, and would keep others waiting.
@@ -82,6 +84,7 @@ class Ingest:
         self._seen.check(check_digest(digest) if digest else None, size, f"the blob {digest}" if digest else "a blob")
         with explained(self._path):
             self._keep(self._seen.digest)
+            self._is_named = True
         return self._seen.digest, self._seen.size
 
 
