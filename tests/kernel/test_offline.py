@@ -27,7 +27,7 @@ NOBODY = "127.0.0.1:9"
     [
         (Image.pull(f"{NOBODY}/team/web:1"), f"{NOBODY}/team/web:1 is not in the store"),
         (Image.pull(f"{NOBODY}/team/web"), f"{NOBODY}/team/web:latest is not in the store"),
-        (Image.debian("bookworm", packages=["no-such-package"]), "debian('bookworm', packages=('no-such-package',))"),
+        (Image.debian("bookworm", packages=["no-such-package"]), "Image.debian('bookworm') is not in the store"),
     ],
 )
 def test_a_base_that_is_not_there_is_named(open_bench: Callable[..., Bench], image: Image, said: str) -> None:

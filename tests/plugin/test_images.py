@@ -220,3 +220,16 @@ def test_a_relative_store_lies_in_the_project(
     monkeypatch.chdir(pytester.mkdir("below"))
     run(SUITE.replace('"base.tar"', '"../base.tar"'), "..").assert_outcomes(passed=3)
     assert (pytester.path / ".sandbox/images").is_dir()
+
+
+def test_a_test_offline_names_the_image_that_is_not_there(run: Run) -> None:
+    suite = "def test_driven(sandbox):\n    pass\n"
+    result = run(suite, "--sandbox-offline", "--sandbox-image=localhost:9/web:1")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at setup of test_driven*",
+            "*localhost:9/web:1 is not in the store, and this run is offline",
+            "*hint: once with the network: pytest-sandbox pull localhost:9/web:1",
+        ]
+    )

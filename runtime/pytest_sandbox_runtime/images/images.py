@@ -93,8 +93,9 @@ class Images:
         """
         from pytest_sandbox_runtime.images.platforms import Platform
 
-        wanted = Platform.parse(platform) if platform else None
-        return self._pull(Reference.parse(reference).with_default_tag(), wanted, is_named=True)
+        wanted, name = Platform.parse(platform) if platform else None, Reference.parse(reference).with_default_tag()
+        self._check_online(name)
+        return self._pull(name, wanted, is_named=True)
 
     def pull_missing(
         self, reference: str, *, platform: str | None = None, telling: Telling | None = None
@@ -118,6 +119,7 @@ class Images:
             there = pulled(self._store, name.canonical, wanted)
             if there is not None:
                 return BuiltImage(there)
+        self._check_online(name)
         try:
             with telling(f"pull {name.familiar}") if telling else nullcontext():
                 return self._pull(name, wanted, is_named=wanted is None)
@@ -146,10 +148,11 @@ class Images:
         self.check_online(f"nobody can be asked for the tags of {repository}", hint="unset PYTEST_SANDBOX_OFFLINE")
         return self._registries.places(Reference.parse(repository))[-1].tags()
 
+    def _check_online(self, name: Reference) -> None:
+        hint = f"once with the network: pytest-sandbox pull {name.familiar}"
+        self.check_online(f"{name.familiar} is not in the store", hint=hint)
+
     def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
-        self.check_online(
-            f"{reference.familiar} is not in the store", hint=f"once with the network: pytest-sandbox pull {reference}"
-        )
         from pytest_sandbox_runtime.images.places import explained
         from pytest_sandbox_runtime.images.registry.pull import pull
         from pytest_sandbox_runtime.images.registry.pulled import name_of

@@ -33,6 +33,7 @@ class Ingest:
         self._keep = keep
         self._seen = Digester()
         self._is_resumed = is_resumed
+        self._is_named = False
         if is_resumed:
             while data := os.read(fd, CHUNK):
                 self._seen.update(data)
@@ -41,7 +42,8 @@ class Ingest:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if not self._is_resumed or not self._seen.size:
+        # What has its name has left the other one, which may be somebody else's by now.
+        if not self._is_named and not (self._is_resumed and self._seen.size):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path)
         # A fork of this process that lives on has the descriptor, too, and would keep others waiting.
@@ -82,25 +84,25 @@ class Ingest:
         self._seen.check(check_digest(digest) if digest else None, size, f"the blob {digest}" if digest else "a blob")
         with explained(self._path):
             self._keep(self._seen.digest)
+            self._is_named = True
         return self._seen.digest, self._seen.size
 
 
-def locked(path: str) -> int:
-    """Return a descriptor of the file ``path``, which is made if need be, with its lock, for which others are waited.
+def locked(path: str, pause: Callable[[], object]) -> int:
+    """Return a descriptor of the file ``path``, which is made if need be, with its lock, for which ``pause`` waits.
 
     Who had it may have renamed or removed it meanwhile; then it is another file.
     """
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
+        with contextlib.ExitStack() as undo:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, fd)
+            with contextlib.suppress(FileNotFoundError, BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if os.path.samestat(os.stat(path), os.fstat(fd)):
+                    undo.pop_all()
                     return fd
-        except BaseException:
-            os.close(fd)
-            raise
-        os.close(fd)
+        pause()
 
 
 def remove_if_dead(path: str) -> None:

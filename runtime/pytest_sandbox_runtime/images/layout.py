@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import io
 import os
+import time
 from typing import IO, TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ImageError
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 MAX_BLOB = Limits().max_bytes
 MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 _DEPTH = 4
+_SHORT = 0.05
 _LOAD_AGAIN = "load, pull or build the image again"
 
 
@@ -75,14 +77,15 @@ class Layout:
             path, fd = self._partial()
         return Ingest(path, fd, lambda digest: self._keep(path, digest, lease))
 
-    def resume(self, digest: str, lease: Lease) -> Ingest:
+    def resume(self, digest: str, lease: Lease, pause: Callable[[], object] = lambda: time.sleep(_SHORT)) -> Ingest:
         """Return the blob ``digest`` to be written on from where somebody's writing was cut.
 
-        One at a time writes it: it is waited for, and may be there in the end. What is written stays for the next one.
+        One at a time writes it: with ``pause`` that one is waited for, and it may be there in the end. What is written
+        stays for the next one.
         """
         path = os.path.join(self.path, CUT + hex_of(digest))
         with explained(self.path):
-            fd = locked(path)
+            fd = locked(path, pause)
             return Ingest(path, fd, lambda digest: self._keep(path, digest, lease), is_resumed=True)
 
     def add(

@@ -340,6 +340,16 @@ def test_who_is_interrupted_ends_soon(registry: Registry, proxy: Proxy, push: Pu
     stall.set()
 
 
+def test_who_waits_for_another_one_is_interrupted_soon(registry: Registry, push: Push, store: Store) -> None:
+    pushed = push(f"{registry.host}/pull/waiting:1", layers=1)
+    name = f"{registry.host}/pull/waiting:1"
+    with store.images.resume(pushed.layers[0], store.lease), pulling(Path(store.path), name) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(20) in (-signal.SIGINT, 130)
+
+
 def test_what_is_half_written_goes_with_prune(
     registry: Registry, store: Store, images: Images, remains: Callable[[Store], list[str]]
 ) -> None:

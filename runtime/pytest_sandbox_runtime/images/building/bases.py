@@ -78,10 +78,11 @@ def _debian(base: Debian, store: Store, images: Images, telling: Telling) -> Des
     record = store.recall(key)
     if record is not None and record.descriptor is not None:
         return record.descriptor
-    images.check_online(f"{base} is not in the store", hint="build it once with the network")
+    images.check_online(f"Image.debian({base.suite!r}) is not in the store", hint="build it once with the network")
     if shutil.which("mmdebstrap") is None:
         raise UnsupportedError(
-            f"{base} is made by mmdebstrap, which is not installed", hint="sudo apt install mmdebstrap"
+            f"Image.debian({base.suite!r}) is made by mmdebstrap, which is not installed",
+            hint="sudo apt install mmdebstrap",
         )
     with (
         telling(f"{base.suite}: made by mmdebstrap"),

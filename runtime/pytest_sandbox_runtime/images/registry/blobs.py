@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.registry.transport import Answer
 
 _CHUNK = 1 << 20
+_SHORT = 0.05
 _RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)")
 _AGAIN = "it may have been damaged on its way, or the registry is wrong: pull again"
 
@@ -49,7 +50,7 @@ class Fetching:
         digest, size = descriptor.digest, descriptor.size
         if self._layout.has(digest, size, self._lease):
             return
-        with self._layout.resume(digest, self._lease) as blob:
+        with self._layout.resume(digest, self._lease, self._pause) as blob:
             # Somebody else may have been at it, and is done.
             if self._layout.has(digest, size, self._lease):
                 return
@@ -63,6 +64,11 @@ class Fetching:
                 blob.restart()
                 raise RegistryError(said, hint=_AGAIN)
             blob.commit(digest, size)
+
+    def _pause(self) -> None:
+        """Let somebody else be at it, who is asked for again: flock(2) would not let itself be interrupted here."""
+        self._stopped.wait(_SHORT)
+        self._check_wanted()
 
     def _fill(self, blob: Ingest, descriptor: Descriptor) -> None:
         """Append what is missing; a cut is mended as often as it takes while each try brings something."""
