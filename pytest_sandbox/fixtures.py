@@ -41,6 +41,11 @@ def engine_of(config: pytest.Config) -> Engine:
         from pytest_sandbox import workers
         from pytest_sandbox.progress import progress_of
 
+        lock = None
+        if config.pluginmanager.hasplugin("sandbox-lock"):
+            from pytest_sandbox.locking import LOCK
+
+            lock = config.stash[LOCK]
         settings, progress = config.stash[SETTINGS], progress_of(config)
         how = runtime.EngineSettings(
             store=settings.store,
@@ -50,6 +55,7 @@ def engine_of(config: pytest.Config) -> Engine:
             on_disk=settings.keep != "none",
             rebuild=settings.rebuild,
             offline=settings.offline,
+            lock=lock,
             explain=settings.explain,
             report=progress.report,
             done=progress.done,

@@ -33,6 +33,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marks.MARKER)
     config.stash[settings.SETTINGS] = settings.read_settings(config)
+    if config.stash[settings.SETTINGS].lock or (config.rootpath / settings.LOCK_NAME).exists():
+        from pytest_sandbox import locking
+
+        locking.configure(config)
     if hasattr(config, "workerinput") or config.getoption("dist", "no") != "no":
         from pytest_sandbox import workers
 

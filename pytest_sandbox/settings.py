@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 KEEP = ("none", "failed", "all")
 MISSING = ("fail", "skip")
+LOCK_NAME = "sandbox.lock"
 LIMITS = ("enforce", "best-effort")
 
 
@@ -33,6 +34,7 @@ class Settings(NamedTuple):
     rebuild: bool
     explain: bool
     offline: bool
+    lock: str
 
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -109,6 +111,15 @@ def _add_build_options(group: pytest.OptionGroup) -> None:
         help="fetch nothing: what an image needs and the store lacks is an error",
     )
     group.addoption(
+        "--sandbox-lock",
+        nargs="?",
+        choices=("add", "update"),
+        const="add",
+        default="",
+        dest="sandbox_lock",
+        help="write what names of images mean to sandbox.lock, where they are not in it yet; update: all of them anew",
+    )
+    group.addoption(
         "--sandbox-explain",
         action="store_true",
         dest="sandbox_explain",
@@ -131,6 +142,7 @@ def read_settings(config: pytest.Config) -> Settings:
         durations=config.getoption("sandbox_durations"),
         rebuild=config.getoption("sandbox_rebuild") or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE")),
         explain=config.getoption("sandbox_explain"),
+        lock=config.getoption("sandbox_lock"),
         offline=config.getoption("sandbox_offline") or bool(os.environ.get("PYTEST_SANDBOX_OFFLINE")),
     )
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.images import Images
+    from pytest_sandbox_runtime.images.lock import Lock
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import SandboxSpec
@@ -54,7 +55,8 @@ class EngineSettings:
     What sandboxes write is held in memory (tmpfs(5), half of the machine's at most), or, with ``on_disk`` and for
     those with a memory limit, in the store, where it can be kept. With ``kept``, a path that Sandbox.keep has returned,
     each begins with what that sandbox had changed. ``rebuild`` takes no layer from earlier runs; with
-    ``offline`` whatever is not in the store and would need the network raises OfflineError. ``explain`` has
+    ``offline`` whatever is not in the store and would need the network raises OfflineError; ``lock`` says what tags and
+    suites of packages mean. ``explain`` has
     ``report``, which is told a line for each step of a build as it begins, told why it is not in the cache, too.
     ``done`` is told the same line when the step has ended, however it ended, and the seconds that it took. Both are
     called from several threads, as stages are built side by side.
@@ -68,6 +70,7 @@ class EngineSettings:
     kept: str | None = None
     rebuild: bool = False
     offline: bool = False
+    lock: Lock | None = None
     explain: bool = False
     report: Callable[[str], None] = _say_nothing
     done: Callable[[str, float], None] = _say_nothing
@@ -137,7 +140,7 @@ class Engine:
         """The images in this engine's store: to load, save, list, tag, inspect and remove."""
         from pytest_sandbox_runtime.images.images import Images
 
-        return Images(self.store, lambda: self._builder, offline=self.settings.offline)
+        return Images(self.store, lambda: self._builder, offline=self.settings.offline, lock=self.settings.lock)
 
     @functools.cached_property
     def _builder(self) -> Builder:

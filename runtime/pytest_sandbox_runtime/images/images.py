@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.building.telling import Telling
+    from pytest_sandbox_runtime.images.lock import Lock
     from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.platforms import Platform
     from pytest_sandbox_runtime.images.pruning import Pruned, Usage
     from pytest_sandbox_runtime.images.registry.client import Registries
     from pytest_sandbox_runtime.images.store import Store
     from pytest_sandbox_runtime.images.summaries import HistoryStep, ImageDetails, ImageSummary
-    from pytest_sandbox_runtime.specs import Image
+    from pytest_sandbox_runtime.specs import Debian, Image
 
 _ID = re.compile(r"(?:sha256:)?([a-f0-9]{4,64})")
 # Shorter ones are words, too.
@@ -59,11 +60,13 @@ class Images:
         registries: Callable[[], Registries] | None = None,
         *,
         offline: bool = False,
+        lock: Lock | None = None,
     ) -> None:
         self._store = store
         self._builder = builder
         self._speaking = registries
         self._offline = offline
+        self._lock = lock
         self._layout = store.images
 
     def __repr__(self) -> str:
@@ -105,6 +108,7 @@ class Images:
         from pytest_sandbox_runtime.images.registry.pulled import is_for, pulled
 
         wanted = Platform.parse(platform) if platform else None
+        given, reference = reference, self._locked(reference)
         absent = None
         try:
             found = self.get(reference)
@@ -124,10 +128,25 @@ class Images:
             with telling(f"pull {name.familiar}") if telling else nullcontext():
                 return self._pull(name, wanted, is_named=wanted is None)
         except RegistryError as error:
-            if absent is not None:
+            if reference != given:
+                error.hint = f"{given} is locked to this; pytest --sandbox-lock=update takes what it is now"
+            elif absent is not None:
                 error.message = f"{absent.message}, and it cannot be pulled: {error.message}"
                 error.hint = "; ".join(filter(None, (absent.hint, error.hint)))
             raise
+
+    def locked_packages(self, base: Debian) -> Debian:
+        """Return ``base`` with the day that its packages are locked to, if they are."""
+        from pytest_sandbox_runtime.images.pinning import pinned_packages
+
+        return base if self._lock is None else pinned_packages(base, self._lock)
+
+    def _locked(self, reference: str) -> str:
+        if self._lock is None:
+            return reference
+        from pytest_sandbox_runtime.images.pinning import pinned
+
+        return pinned(reference, self._lock, self._layout, None if self._offline else lambda: self._registries)
 
     def push(self, image: BuiltImage | str, reference: str | None = None) -> Reference:
         """Send the image to a registry under ``reference``, or its own name, and return that with the digest.

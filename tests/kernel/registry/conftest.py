@@ -378,6 +378,12 @@ def store_image(
 
 
 @pytest.fixture
+def put_image() -> Callable[..., Descriptor]:
+    """Puts an image into a store as if it had been built there: ``put_image(store, "localhost:9/x:1", layers=1)``."""
+    return store_image
+
+
+@pytest.fixture
 def make_image() -> Callable[..., Descriptor]:
     return store_image
 

@@ -42,6 +42,7 @@ def base_of(base: Base, store: Store, images: Images, telling: Telling) -> Chain
         built = images.pull_missing(base.reference, platform=base.platform, telling=telling)
         return chain_of(built.descriptor, store)
     if isinstance(base, Debian):
+        base = images.locked_packages(base)
         return chain_of(_debian(base, store, images, telling), store)
     hint = "start from Image.debian(), Image.archive() or Image.pull()"
     raise ImageError("layers cannot be put on a copy of this machine, which is another on each", hint=hint)
