@@ -33,10 +33,7 @@ def pinned(reference: str, lock: Lock, layout: Layout, registries: Callable[[], 
         return reference
     name = name.with_default_tag()
     digest = lock.meaning((IMAGES, name.canonical), lambda: _digest_now(name, layout, registries))
-    if digest is None:
-        return reference
-    is_here = any(one.digest == digest for one in layout.index().manifests)
-    return digest if is_here else replace(name, tag=None, digest=digest).canonical
+    return reference if digest is None else replace(name, tag=None, digest=digest).canonical
 
 
 def _digest_now(name: Reference, layout: Layout, registries: Callable[[], Registries] | None) -> str | None:
