@@ -56,6 +56,8 @@ def engine_of(config: pytest.Config) -> Engine:
             rebuild=settings.rebuild,
             offline=settings.offline,
             lock=lock,
+            cache_from=settings.cache_from,
+            cache_to=settings.cache_to,
             explain=settings.explain,
             report=progress.report,
             done=progress.done,

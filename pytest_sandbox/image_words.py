@@ -6,6 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_sandbox_runtime.specs import Image
 
 WORDS = "host, a root file system's directory or tar, an image's archive, a Dockerfile or its folder, a name or an id"
@@ -41,3 +43,13 @@ def _is_dockerfile(path: str) -> bool:
         return any(os.path.isfile(os.path.join(path, name)) for name in _DOCKERFILES)
     name = os.path.basename(path)
     return name in _DOCKERFILES or name.startswith("Dockerfile.") or name.lower().endswith(".dockerfile")
+
+
+def cache_from(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the repositories whose layers are used, as PYTEST_SANDBOX_CACHE_FROM has them, between spaces."""
+    return tuple(environ.get("PYTEST_SANDBOX_CACHE_FROM", "").split())
+
+
+def cache_to(environ: Mapping[str, str]) -> str | None:
+    """Return the repository that layers are sent to, as PYTEST_SANDBOX_CACHE_TO has it."""
+    return environ.get("PYTEST_SANDBOX_CACHE_TO") or None

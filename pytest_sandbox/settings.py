@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from pytest_sandbox.image_words import WORDS, path_of
+from pytest_sandbox.image_words import WORDS, cache_from, cache_to, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,6 +35,8 @@ class Settings(NamedTuple):
     explain: bool
     offline: bool
     lock: str
+    cache_from: tuple[str, ...]
+    cache_to: str | None
 
 
 SETTINGS = pytest.StashKey[Settings]()
@@ -120,6 +122,20 @@ def _add_build_options(group: pytest.OptionGroup) -> None:
         help="write what names of images mean to sandbox.lock, where they are not in it yet; update: all of them anew",
     )
     group.addoption(
+        "--sandbox-cache-from",
+        action="append",
+        default=[],
+        metavar="REPOSITORY",
+        dest="sandbox_cache_from",
+        help="look for layers in this repository of a registry before they are made",
+    )
+    group.addoption(
+        "--sandbox-cache-to",
+        metavar="REPOSITORY",
+        dest="sandbox_cache_to",
+        help="send the layers that images have to this repository of a registry, for other machines",
+    )
+    group.addoption(
         "--sandbox-explain",
         action="store_true",
         dest="sandbox_explain",
@@ -143,6 +159,8 @@ def read_settings(config: pytest.Config) -> Settings:
         rebuild=config.getoption("sandbox_rebuild") or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE")),
         explain=config.getoption("sandbox_explain"),
         lock=config.getoption("sandbox_lock"),
+        cache_from=(*config.getoption("sandbox_cache_from"), *cache_from(os.environ)),
+        cache_to=config.getoption("sandbox_cache_to") or cache_to(os.environ),
         offline=config.getoption("sandbox_offline") or bool(os.environ.get("PYTEST_SANDBOX_OFFLINE")),
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox.cli.secrets import secrets_of
 from pytest_sandbox.cli.watching import watched
+from pytest_sandbox.image_words import cache_from, cache_to
 from pytest_sandbox_runtime.errors import SandboxError, SpecError
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ def add_build(commands: Commands) -> None:
         metavar="id=NAME[,src=FILE|,env=VARIABLE]",
         help="what RUN --mount=type=secret,id=NAME sees, and no layer does",
     )
+    build.add_argument(
+        "--cache-from",
+        action="append",
+        default=[],
+        metavar="REPOSITORY",
+        help="look for layers in this repository of a registry before they are made",
+    )
+    build.add_argument("--cache-to", metavar="REPOSITORY", help="send the layers there for other machines")
     build.add_argument("--no-cache", action="store_true", help="make every layer anew")
     build.add_argument("--explain", action="store_true", help="say why a layer is not taken from the cache")
     build.add_argument("-q", "--quiet", action="store_true", help="say nothing but the digests")
@@ -72,7 +81,13 @@ def _build(options: argparse.Namespace) -> int:
     began = time.time_ns()
     images = [_image(what, options) for what in options.what]
     printed = []
-    settings = watched(rebuild=options.no_cache, explain=options.explain, quiet=options.quiet)
+    settings = watched(
+        rebuild=options.no_cache,
+        explain=options.explain,
+        quiet=options.quiet,
+        cache_from=(*options.cache_from, *cache_from(os.environ)),
+        cache_to=options.cache_to or cache_to(os.environ),
+    )
     # Meanwhile the supervisor starts, which is another processor's work.
     Thread(target=_import_builder, daemon=True).start()
     with Engine.open(settings) as engine:
@@ -95,9 +110,10 @@ def _import_builder() -> None:
 
 def _is_lasting(options: argparse.Namespace) -> bool:
     """Whether the same command means the same build until a file of it changes."""
-    is_anew = options.no_cache or options.secret or options.explain or os.environ.get("PYTEST_SANDBOX_NO_CACHE")
+    is_anew = options.no_cache or options.explain or os.environ.get("PYTEST_SANDBOX_NO_CACHE")
+    is_more = options.secret or options.cache_to or cache_to(os.environ)
     is_said = all("=" in arg for arg in options.build_arg) and not any(map(_DECLARED.fullmatch, options.what))
-    return is_said and not is_anew
+    return is_said and not is_anew and not is_more
 
 
 def _remember(argv: Sequence[str], began: int, images: Sequence[Image], printed: str) -> None:

@@ -54,11 +54,13 @@ class EngineSettings:
     of the host's secrets, sockets and homes may be seen; ``needed`` what must be reachable in a copy of the host.
     What sandboxes write is held in memory (tmpfs(5), half of the machine's at most), or, with ``on_disk`` and for
     those with a memory limit, in the store, where it can be kept. With ``kept``, a path that Sandbox.keep has returned,
-    each begins with what that sandbox had changed. ``rebuild`` takes no layer from earlier runs; with
-    ``offline`` whatever is not in the store and would need the network raises OfflineError; ``lock`` says what tags and
-    suites of packages mean. ``explain`` has
-    ``report``, which is told a line for each step of a build as it begins, told why it is not in the cache, too.
-    ``done`` is told the same line when the step has ended, however it ended, and the seconds that it took. Both are
+    each begins with what that sandbox had changed.
+
+    Of images: ``rebuild`` takes no layer from earlier runs; with ``offline`` whatever is not in the store and would
+    need the network raises OfflineError; ``lock`` says what tags and suites of packages mean; ``cache_from`` are
+    repositories of registries where layers are looked for before they are made, and ``cache_to`` one where those that
+    are used go. ``report`` is told a line for each step of a build as it begins, with ``explain`` why it is not in the
+    cache, too; ``done`` the same line when the step has ended, however it ended, and the seconds that it took. Both are
     called from several threads, as stages are built side by side.
     """
 
@@ -71,6 +73,8 @@ class EngineSettings:
     rebuild: bool = False
     offline: bool = False
     lock: Lock | None = None
+    cache_from: tuple[str, ...] = ()
+    cache_to: str | None = None
     explain: bool = False
     report: Callable[[str], None] = _say_nothing
     done: Callable[[str, float], None] = _say_nothing

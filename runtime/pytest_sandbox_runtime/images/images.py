@@ -146,7 +146,7 @@ class Images:
             return reference
         from pytest_sandbox_runtime.images.pinning import pinned
 
-        return pinned(reference, self._lock, self._layout, None if self._offline else lambda: self._registries)
+        return pinned(reference, self._lock, self._layout, None if self._offline else lambda: self.registries)
 
     def push(self, image: BuiltImage | str, reference: str | None = None) -> Reference:
         """Send the image to a registry under ``reference``, or its own name, and return that with the digest.
@@ -160,12 +160,12 @@ class Images:
         name = Reference.parse(reference) if reference is not None else found.reference
         if name is None:
             raise ImageError(f"{found} has no name to be pushed under", hint="give one")
-        return push(self._layout, self._registries, found.descriptor, name)
+        return push(self._layout, self.registries, found.descriptor, name)
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, versions in their order; raises RegistryError."""
         self.check_online(f"nobody can be asked for the tags of {repository}", hint="unset PYTEST_SANDBOX_OFFLINE")
-        return self._registries.places(Reference.parse(repository))[-1].tags()
+        return self.registries.places(Reference.parse(repository))[-1].tags()
 
     def _check_online(self, name: Reference) -> None:
         hint = f"once with the network: pytest-sandbox pull {name.familiar}"
@@ -177,13 +177,14 @@ class Images:
         from pytest_sandbox_runtime.images.registry.pulled import name_of
 
         with explained(self._store.path):
-            found = pull(self._store, self._registries, reference, platform)
+            found = pull(self._store, self.registries, reference, platform)
             name = reference if is_named and not reference.digest else name_of(reference, found)
             self._layout.tag(name, found, self._store.lease)
         return BuiltImage(found, name)
 
     @functools.cached_property
-    def _registries(self) -> Registries:
+    def registries(self) -> Registries:
+        """Those that are spoken to, by the names of images."""
         from pytest_sandbox_runtime.images.registry.client import Registries
 
         return self._speaking() if self._speaking else Registries(os.environ)

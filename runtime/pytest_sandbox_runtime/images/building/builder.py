@@ -6,6 +6,7 @@ What only layers need is imported when there is one, as most first sandboxes of 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from concurrent.futures import Future
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.images.building.chain import Chain
+    from pytest_sandbox_runtime.images.building.shared import SharedLayers
     from pytest_sandbox_runtime.images.config import Step
     from pytest_sandbox_runtime.images.manifest import Descriptor
     from pytest_sandbox_runtime.specs import Layer, SandboxSpec
@@ -151,9 +153,38 @@ class Builder:
         layer = self._cache.find(key)
         if layer is None:
             with self._cache.alone(key, str(place)):
-                layer = self._cache.find(key) or self._make_layer(key, chain, step, parts, place)
+                layer = (
+                    self._cache.find(key)
+                    or self._shared_layer(key, step, parts, place)
+                    or self._make_layer(key, chain, step, parts, place)
+                )
+                # Who waits for it finds it sent.
+                self._offer(key, layer)
+        self._offer(key, layer)
         stack = self._store.unpack_layer(layer, layer.digest, chain.stack)
         return chain.with_layer(layer, stack, place.call, step.config)
+
+    @functools.cached_property
+    def _shared(self) -> SharedLayers | None:
+        settings = self._engine.settings
+        sources = () if settings.rebuild or settings.offline else settings.cache_from
+        if not sources and settings.cache_to is None:
+            return None
+        if settings.cache_to is not None:
+            what = f"layers cannot be sent to {settings.cache_to}"
+            self._engine.images.check_online(what, hint="leave out --sandbox-cache-to and PYTEST_SANDBOX_CACHE_TO")
+        from pytest_sandbox_runtime.images.building.shared import SharedLayers
+
+        registries = self._engine.images.registries
+        return SharedLayers(self._store, registries, sources, settings.cache_to, self._telling)
+
+    def _offer(self, key: str, layer: Descriptor) -> None:
+        if self._shared is not None:
+            self._shared.offer(key, layer)
+
+    def _shared_layer(self, key: str, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor | None:
+        found = None if self._shared is None else self._shared.find(key, str(place))
+        return None if found is None else self._cache.remember(key, step, parts, found)
 
     def _make_layer(self, key: str, chain: Chain, step: Step, parts: dict[str, Any], place: _Place) -> Descriptor:
         from pytest_sandbox_runtime.specs import Download
