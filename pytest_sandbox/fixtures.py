@@ -61,6 +61,7 @@ def engine_of(config: pytest.Config) -> Engine:
             explain=settings.explain,
             report=progress.report,
             done=progress.done,
+            amount=progress.amount,
         )
         broker = config.stash.get(BROKER, None)
         engine = runtime.Engine

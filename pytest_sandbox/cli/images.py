@@ -11,7 +11,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox.cli.watching import is_offline
+from pytest_sandbox.cli.watching import is_offline, watched
 from pytest_sandbox_runtime.errors import SpecError
 
 if TYPE_CHECKING:
@@ -90,12 +90,13 @@ def _add_prune(prune: argparse.ArgumentParser) -> None:
 
 def with_images(run: Callable[[Images, argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Return what ``run`` returns of the images in the store."""
+    from pytest_sandbox_runtime.images.building.telling import teller
     from pytest_sandbox_runtime.images.home import default_store
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.store import Store
 
     with Store(default_store(os.environ)) as store:
-        return run(Images(store, offline=is_offline()), options)
+        return run(Images(store, offline=is_offline(), telling=teller(watched())), options)
 
 
 def _images(images: Images, options: argparse.Namespace) -> int:

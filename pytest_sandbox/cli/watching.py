@@ -18,7 +18,7 @@ def watched(*, rebuild: bool = False, quiet: bool = False, **words: Any) -> Engi
 
     if not quiet:
         progress = Progress(_say, is_terminal=sys.stderr.isatty())
-        words.update(report=progress.report, done=progress.done)
+        words.update(report=progress.report, done=progress.done, amount=progress.amount)
     rebuild = rebuild or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE"))
     return EngineSettings(rebuild=rebuild, offline=is_offline(), **words)
 

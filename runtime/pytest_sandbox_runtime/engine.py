@@ -60,8 +60,9 @@ class EngineSettings:
     need the network raises OfflineError; ``lock`` says what tags and suites of packages mean; ``cache_from`` are
     repositories of registries where layers are looked for before they are made, and ``cache_to`` one where those that
     are used go. ``report`` is told a line for each step of a build as it begins, with ``explain`` why it is not in the
-    cache, too; ``done`` the same line when the step has ended, however it ended, and the seconds that it took. Both are
-    called from several threads, as stages are built side by side.
+    cache, too; ``done`` the same line when the step has ended, however it ended, and the seconds that it took;
+    ``amount`` the line of a pull or a push, and how many bytes of how many are there. All are called from several
+    threads, as stages are built side by side.
     """
 
     store: str | None = None
@@ -78,6 +79,7 @@ class EngineSettings:
     explain: bool = False
     report: Callable[[str], None] = _say_nothing
     done: Callable[[str, float], None] = _say_nothing
+    amount: Callable[[str, int, int], None] = _say_nothing
 
 
 class Engine:
@@ -142,9 +144,16 @@ class Engine:
     @functools.cached_property
     def images(self) -> Images:
         """The images in this engine's store: to load, save, list, tag, inspect and remove."""
+        from pytest_sandbox_runtime.images.building.telling import teller
         from pytest_sandbox_runtime.images.images import Images
 
-        return Images(self.store, lambda: self._builder, offline=self.settings.offline, lock=self.settings.lock)
+        return Images(
+            self.store,
+            lambda: self._builder,
+            offline=self.settings.offline,
+            lock=self.settings.lock,
+            telling=teller(self.settings),
+        )
 
     @functools.cached_property
     def _builder(self) -> Builder:

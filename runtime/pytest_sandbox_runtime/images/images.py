@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.stack import EMPTY, Stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_sandbox_runtime.images.building.builder import Builder
-    from pytest_sandbox_runtime.images.building.telling import Telling
+    from pytest_sandbox_runtime.images.building.telling import Amount, Telling
     from pytest_sandbox_runtime.images.lock import Lock
     from pytest_sandbox_runtime.images.manifest import Descriptor, ImageConfig, Manifest
     from pytest_sandbox_runtime.images.platforms import Platform
@@ -61,12 +61,14 @@ class Images:
         *,
         offline: bool = False,
         lock: Lock | None = None,
+        telling: Telling | None = None,
     ) -> None:
         self._store = store
         self._builder = builder
         self._speaking = registries
         self._offline = offline
         self._lock = lock
+        self._telling = telling or _silent
         self._layout = store.images
 
     def __repr__(self) -> str:
@@ -100,9 +102,7 @@ class Images:
         self._check_online(name)
         return self._pull(name, wanted, is_named=True)
 
-    def pull_missing(
-        self, reference: str, *, platform: str | None = None, telling: Telling | None = None
-    ) -> BuiltImage:
+    def pull_missing(self, reference: str, *, platform: str | None = None) -> BuiltImage:
         """Return the image that is meant, pulled only where it is not there; one for another machine gets no tag."""
         from pytest_sandbox_runtime.images.platforms import Platform
         from pytest_sandbox_runtime.images.registry.pulled import is_for, pulled
@@ -125,8 +125,7 @@ class Images:
                 return BuiltImage(there)
         self._check_online(name)
         try:
-            with telling(f"pull {name.familiar}") if telling else nullcontext():
-                return self._pull(name, wanted, is_named=wanted is None)
+            return self._pull(name, wanted, is_named=wanted is None)
         except RegistryError as error:
             if reference != given:
                 error.hint = f"{given} is locked to this; pytest --sandbox-lock=update takes what it is now"
@@ -153,6 +152,7 @@ class Images:
 
         Raises RegistryError where the registry does not take it.
         """
+        from pytest_sandbox_runtime.images.registry.meter import Meter
         from pytest_sandbox_runtime.images.registry.push import push
 
         found = self.get(image)
@@ -160,7 +160,8 @@ class Images:
         name = Reference.parse(reference) if reference is not None else found.reference
         if name is None:
             raise ImageError(f"{found} has no name to be pushed under", hint="give one")
-        return push(self._layout, self.registries, found.descriptor, name)
+        with self._telling(f"push {name.familiar}") as amount:
+            return push(self._layout, self.registries, found.descriptor, name, Meter(amount))
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """Return all tags of a repository, versions in their order; raises RegistryError."""
@@ -173,11 +174,12 @@ class Images:
 
     def _pull(self, reference: Reference, platform: Platform | None, *, is_named: bool) -> BuiltImage:
         from pytest_sandbox_runtime.images.places import explained
+        from pytest_sandbox_runtime.images.registry.meter import Meter
         from pytest_sandbox_runtime.images.registry.pull import pull
         from pytest_sandbox_runtime.images.registry.pulled import name_of
 
-        with explained(self._store.path):
-            found = pull(self._store, self.registries, reference, platform)
+        with explained(self._store.path), self._telling(f"pull {reference.familiar}") as amount:
+            found = pull(self._store, self.registries, reference, platform, Meter(amount))
             name = reference if is_named and not reference.digest else name_of(reference, found)
             self._layout.tag(name, found, self._store.lease)
         return BuiltImage(found, name)
@@ -368,6 +370,11 @@ class Images:
             return None  # what another tool has put there, or took away
         size = sum(layer.size for layer in manifest.layers)
         return ImageSummary(_reference_of(one), one.digest, manifest.config.digest, config.created, size)
+
+
+@contextmanager
+def _silent(_line: str) -> Iterator[Amount]:
+    yield lambda _there, _total: None
 
 
 def _parsed(text: str) -> Reference | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -55,9 +56,34 @@ def test_an_image_is_pulled_and_pushed(registry: Registry, push: Push, capsys: p
     assert capsys.readouterr().out == "12\n"
 
 
+def test_a_terminal_shows_how_much_is_there(registry: Registry, push: Push) -> None:
+    name = f"{registry.host}/command/bar:1"
+    push(name)
+    code = "import sys; from pytest_sandbox.cli import main; sys.exit(main())"
+    for word in ("pull", "push"):
+        ours, theirs = pty.openpty()
+        with open(ours, "rb", buffering=0) as terminal:
+            argv = [sys.executable, "-c", code, word, name]
+            child = subprocess.Popen(
+                argv, stderr=theirs, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "120"}
+            )
+            os.close(theirs)
+            # Linux says EIO where the other side of a terminal is gone.
+            said = b""
+            with contextlib.suppress(OSError):
+                while data := terminal.read(4096):
+                    said += data
+        assert child.wait() == 0
+        shown = said.decode().replace("\033[K", "").split("\r")
+        assert shown[0] == f"{word} {name}"
+        assert re.fullmatch(rf"{word} {name} \[#* *\] [\d.]+ MB of [\d.]+ MB, [\d.]+ MB/s", shown[1])
+        assert re.fullmatch(rf"{word} {name} [\d.]+ MB, [\d.]+ s", shown[-2])
+        assert shown[-1] == "\n"
+
+
 def test_what_goes_wrong_is_said_with_a_hint(registry: Registry, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", f"{registry.host}/command/none:1"]) == 1
-    said = f"pytest-sandbox: there is no repository {registry.host}/command/none\n  hint: is the name right?\n"
+    said = f"pull {registry.host}/command/none:1\npytest-sandbox: there is no repository {registry.host}/command/none\n  hint: is the name right?\n"
     assert capsys.readouterr().err == said
     assert main(["push", "nothing"]) == 1
     assert "the store has no image nothing" in capsys.readouterr().err

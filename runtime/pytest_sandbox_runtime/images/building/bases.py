@@ -39,7 +39,7 @@ def base_of(base: Base, store: Store, images: Images, telling: Telling) -> Chain
     if isinstance(base, Archive):
         return _archive(base.path, store)
     if isinstance(base, Pull):
-        built = images.pull_missing(base.reference, platform=base.platform, telling=telling)
+        built = images.pull_missing(base.reference, platform=base.platform)
         return chain_of(built.descriptor, store)
     if isinstance(base, Debian):
         base = images.locked_packages(base)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,18 +16,23 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.engine import EngineSettings
     from pytest_sandbox_runtime.specs import Layer
 
-    Telling = Callable[[str], AbstractContextManager[None]]
+    # Told the bytes that are there, and how many there are to be.
+    Amount = Callable[[int, int], None]
+    Telling = Callable[[str], AbstractContextManager[Amount]]
 
 
 def teller(settings: EngineSettings) -> Telling:
-    """Return what tells whoever watches a line when its work begins, and the line again when it has ended."""
+    """Return what tells whoever watches a line when its work begins, and the line again when it has ended.
+
+    What is called with amounts in between tells these.
+    """
 
     @contextlib.contextmanager
-    def telling(line: str) -> Iterator[None]:
+    def telling(line: str) -> Iterator[Amount]:
         settings.report(line)
         began = time.monotonic()
         try:
-            yield
+            yield partial(settings.amount, line)
         finally:
             settings.done(line, time.monotonic() - began)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.layout import Layout
     from pytest_sandbox_runtime.images.leases import Lease
     from pytest_sandbox_runtime.images.manifest import Descriptor
+    from pytest_sandbox_runtime.images.registry.meter import Meter
     from pytest_sandbox_runtime.images.registry.repository import Repository
     from pytest_sandbox_runtime.images.registry.transport import Answer
 
@@ -29,11 +30,12 @@ _AGAIN = "it may have been damaged on its way, or the registry is wrong: pull ag
 class Fetching:
     """Fetches blobs of ``repository`` into ``layout``, from several threads, until it is stopped."""
 
-    def __init__(self, repository: Repository, layout: Layout, lease: Lease) -> None:
+    def __init__(self, repository: Repository, layout: Layout, lease: Lease, meter: Meter | None = None) -> None:
         self._repository = repository
         self._transport = repository.connection.transport
         self._layout = layout
         self._lease = lease
+        self._meter = meter
         self._answers: set[Answer] = set()
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -49,10 +51,12 @@ class Fetching:
         """Have the blob in the store; raises RegistryError where the registry has it not, or another one."""
         digest, size = descriptor.digest, descriptor.size
         if self._layout.has(digest, size, self._lease):
+            self._tell(digest, size)
             return
         with self._layout.resume(digest, self._lease, self._pause) as blob:
             # Somebody else may have been at it, and is done.
             if self._layout.has(digest, size, self._lease):
+                self._tell(digest, size)
                 return
             was_there = bool(blob.size)
             self._fill(blob, descriptor)
@@ -126,7 +130,12 @@ class Fetching:
                 said = f"{answer.host} sends more than the {descriptor.size} bytes of the blob {descriptor.digest}"
                 raise RegistryError(said, hint=_AGAIN)
             blob.write(data)
+            self._tell(descriptor.digest, blob.size)
         self._check_wanted()
+
+    def _tell(self, digest: str, position: int) -> None:
+        if self._meter is not None:
+            self._meter.at(digest, position)
 
     def _check_wanted(self) -> None:
         if self._stopped.is_set():

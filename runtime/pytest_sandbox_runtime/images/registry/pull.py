@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.platforms import Platform
     from pytest_sandbox_runtime.images.reference import Reference
     from pytest_sandbox_runtime.images.registry.client import Registries
+    from pytest_sandbox_runtime.images.registry.meter import Meter
     from pytest_sandbox_runtime.images.registry.repository import Repository
     from pytest_sandbox_runtime.images.store import Store
 
@@ -27,7 +28,13 @@ _DEPTH = 4
 _LIMITS = Limits()
 
 
-def pull(store: Store, registries: Registries, reference: Reference, platform: Platform | None = None) -> Descriptor:
+def pull(
+    store: Store,
+    registries: Registries,
+    reference: Reference,
+    platform: Platform | None = None,
+    meter: Meter | None = None,
+) -> Descriptor:
     """Return the image that ``reference`` stands for now, for ``platform``, fetched where it is not there.
 
     It stays as long as the store's lease; it has no name, yet. One by digest that is there is not asked for. Raises
@@ -41,11 +48,11 @@ def pull(store: Store, registries: Registries, reference: Reference, platform: P
     *mirrors, registry = registries.places(reference)
     for repository in mirrors:
         try:
-            return _Pulling(store, repository, platform).image(reference)
+            return _Pulling(store, repository, platform, meter).image(reference)
         except RegistryError as error:
             said.append(f"\n  and its mirror: {error.message}")
     try:
-        return _Pulling(store, registry, platform).image(reference)
+        return _Pulling(store, registry, platform, meter).image(reference)
     except RegistryError as error:
         error.message += "".join(said)
         raise
@@ -54,12 +61,13 @@ def pull(store: Store, registries: Registries, reference: Reference, platform: P
 class _Pulling:
     """One pull from one repository."""
 
-    def __init__(self, store: Store, repository: Repository, platform: Platform | None) -> None:
+    def __init__(self, store: Store, repository: Repository, platform: Platform | None, meter: Meter | None) -> None:
         self._store = store
         self._lease: Lease = store.lease
         self._repository = repository
         self._platform = platform
-        self._fetching = Fetching(repository, store.images, self._lease)
+        self._meter = meter
+        self._fetching = Fetching(repository, store.images, self._lease, meter)
 
     def image(self, reference: Reference) -> Descriptor:
         tag = reference.tag or DEFAULT_TAG
@@ -93,6 +101,8 @@ class _Pulling:
     def _layers(self, manifest: Manifest) -> None:
         """Fetch the layers, the lowest first, and unpack each while others come."""
         images, layers = self._store.images, self._store.layers
+        if self._meter is not None:
+            self._meter.expect((manifest.config, *manifest.layers))
         with ThreadPoolExecutor(_AT_ONCE, "pull") as pool:
             try:
                 coming = {one: pool.submit(self._fetching.fetch, one) for one in (manifest.config, *manifest.layers)}

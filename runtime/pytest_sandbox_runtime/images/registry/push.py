@@ -9,6 +9,7 @@ from urllib.parse import urlencode, urljoin
 from pytest_sandbox_runtime.errors import ImageError, RegistryAuthError, RegistryError, RegistryUnreachableError
 from pytest_sandbox_runtime.images.layout import canonical_name
 from pytest_sandbox_runtime.images.reference import DEFAULT_TAG, Reference
+from pytest_sandbox_runtime.images.registry.meter import Meter, Metered
 from pytest_sandbox_runtime.images.registry.transport import BUSY
 
 if TYPE_CHECKING:
@@ -22,12 +23,16 @@ _AT_ONCE = 3
 _ACTIONS = ("pull", "push")
 
 
-def push(layout: Layout, registries: Registries, image: Descriptor, reference: Reference) -> Reference:
+def push(
+    layout: Layout, registries: Registries, image: Descriptor, reference: Reference, meter: Meter | None = None
+) -> Reference:
     """Send the image to where ``reference`` says, as it is, and return the name with its digest; raises ImageError."""
     if reference.digest:
         raise ImageError(f"{reference} has a digest, which nobody can give to an image", hint="leave the digest out")
     descriptor, manifest = layout.manifest_of(image)
-    pushing = _Pushing(layout, registries.place(reference), _elsewhere(layout, reference))
+    meter = meter or Meter(lambda _there, _total: None)
+    meter.expect((manifest.config, *manifest.layers))
+    pushing = _Pushing(layout, registries.place(reference), _elsewhere(layout, reference), meter)
     with ThreadPoolExecutor(_AT_ONCE, "push") as pool:
         try:
             for _ in pool.map(pushing.blob, dict.fromkeys((manifest.config, *manifest.layers))):
@@ -56,10 +61,11 @@ def _elsewhere(layout: Layout, reference: Reference) -> dict[str, str]:
 class _Pushing:
     """One push to one repository."""
 
-    def __init__(self, layout: Layout, repository: Repository, elsewhere: dict[str, str]) -> None:
+    def __init__(self, layout: Layout, repository: Repository, elsewhere: dict[str, str], meter: Meter) -> None:
         self._layout = layout
         self._repository = repository
         self._elsewhere = elsewhere
+        self._meter = meter
 
     def blob(self, descriptor: Descriptor) -> None:
         """Have the registry have the blob; begins anew where that is cut, as long as there is patience."""
@@ -76,6 +82,7 @@ class _Pushing:
                     raise
                 transport.pause(wait, str(self._repository))
                 continue
+            self._meter.at(descriptor.digest, descriptor.size)
             return
 
     def manifest(self, descriptor: Descriptor, media_type: str, tag: str) -> None:
@@ -97,8 +104,10 @@ class _Pushing:
             return
         url = f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': descriptor.digest})}"
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(descriptor.size)}
-        with self._layout.open(descriptor) as blob, self._request("PUT", url, headers=headers, body=blob) as answer:
-            self._repository.check(answer, f"take the blob {descriptor.digest}", (201,))
+        with self._layout.open(descriptor) as blob:
+            body = Metered(blob, self._meter, descriptor.digest)
+            with self._request("PUT", url, headers=headers, body=body) as answer:
+                self._repository.check(answer, f"take the blob {descriptor.digest}", (201,))
 
     def _begin(self, descriptor: Descriptor) -> str | None:
         """Return where the blob is to be sent; None where another repository of the registry had it."""

@@ -12,7 +12,7 @@ import json
 import threading
 import time
 import urllib.request
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
 import urllib3
@@ -24,11 +24,12 @@ from pytest_sandbox_runtime.images.registry.trust import context_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from typing import IO
 
     from typing_extensions import Self
 
-    Body = bytes | IO[bytes] | None
+    from pytest_sandbox_runtime.images.registry.meter import Metered
+
+    Body = bytes | Metered | None
 
 AGENT = "pytest-sandbox"
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -194,9 +195,9 @@ class Transport:
         )
 
     def _send(self, method: str, url: str, headers: Mapping[str, str], body: Body, *, is_insecure: bool) -> Answer:
-        pool = self._pool(url, is_insecure=is_insecure)
+        pool, content = self._pool(url, is_insecure=is_insecure), cast("Any", body)
         response = pool.request(
-            method, url, headers=headers, body=body, retries=False, redirect=False, preload_content=False
+            method, url, headers=headers, body=content, retries=False, redirect=False, preload_content=False
         )
         return Answer(response, url)
 
