@@ -26,12 +26,18 @@ def run(argv: Sequence[str]) -> int:
     from pytest_sandbox_runtime.errors import SandboxError
 
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        sys.stdout.flush()
     except SandboxError as error:
         print(f"pytest-sandbox: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Who read it has seen enough: head(1). What is still in the buffer is for nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
 
 
 def parser() -> argparse.ArgumentParser:

@@ -142,9 +142,12 @@ def _tag(images: Images, options: argparse.Namespace) -> int:
 
 
 def _remove(images: Images, options: argparse.Namespace) -> int:
+    from pytest_sandbox_runtime.images.reference import Reference
+
     for image in options.image:
         for gone in images.remove(image):
-            print(f"{'Deleted' if gone.startswith('sha256:') else 'Untagged'}: {gone}")
+            is_digest = gone.startswith("sha256:")
+            print(f"Deleted: {gone}" if is_digest else f"Untagged: {Reference.parse(gone).familiar}")
     return 0
 
 

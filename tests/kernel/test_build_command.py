@@ -246,6 +246,24 @@ def test_the_line_of_a_step_is_no_part_of_it(command: Command, app: Path) -> Non
     assert (again.stdout, again.stderr) == (first.stdout, "")
 
 
+def test_who_reads_no_further_is_no_error(app: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, "-c", f"import sys;{MAIN}", "inspect", "base"]
+    with open(write, "wb") as nowhere:
+        done = subprocess.run(argv, stdout=nowhere, stderr=subprocess.PIPE, check=False, env=environment)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_name_that_is_taken_away_is_told_as_it_is_written(command: Command) -> None:
+    assert command("tag", "base", "ghcr.io/me/other").returncode == 0
+    assert command("rmi", "base", "ghcr.io/me/other").stdout.splitlines()[:2] == [
+        "Untagged: base:latest",
+        "Untagged: ghcr.io/me/other:latest",
+    ]
+
+
 # Secrets
 
 PEEK = "FROM base\nRUN --mount=type=secret,id=token,required=true wc -c < /run/secrets/token > /size\n"
