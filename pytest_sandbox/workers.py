@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox.fixtures import BROKER, engine_of
+from pytest_sandbox.fixtures import BROKER, STARTS, engine_of
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.errors import SandboxError
 
 _INPUT = "sandbox_broker"
+_OUTPUT = "sandbox_starts"
 
 
 class Broker:
@@ -59,11 +60,28 @@ class Broker:
         except SandboxError as error:
             return b"!" + _shipped(error)
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take in which sandboxes a worker has started."""
+        told = getattr(node, "workeroutput", {}).get(_OUTPUT, ())
+        self._config.stash.setdefault(STARTS, []).extend(map(tuple, told))
+
     def pytest_unconfigure(self) -> None:
         """Listen no longer."""
         if self._listener is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
+
+
+class _Worker:
+    """A worker's side: tells the controller what it has started."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+
+    def pytest_sessionfinish(self) -> None:
+        """Leave it with what xdist takes home."""
+        self._config.workeroutput[_OUTPUT] = list(self._config.stash.get(STARTS, ()))
 
 
 def _uid_of(peer: socket.socket) -> int:
@@ -103,5 +121,6 @@ def configure(config: pytest.Config) -> None:
     if worker_input is not None:
         if _INPUT in worker_input:
             config.stash[BROKER] = worker_input[_INPUT]
+            config.pluginmanager.register(_Worker(config), "sandbox-worker")
     else:
         config.pluginmanager.register(Broker(config), "sandbox-broker")
