@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.images.summaries import HistoryStep, ImageSummary
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Work = Callable[[Images, argparse.Namespace], int]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _AGES = (
@@ -39,14 +40,20 @@ _SHORT = 12
 _WIDTH = 45
 
 
-def add_commands(commands: Commands) -> None:
-    """Add the commands that deal with images."""
+def adder(commands: Commands) -> Callable[[str, str, Work], argparse.ArgumentParser]:
+    """Return what adds a command, by its name, a line of help, and what it does with the images in the store."""
 
-    def add(name: str, text: str, run: Callable[[Images, argparse.Namespace], int]) -> argparse.ArgumentParser:
+    def add(name: str, text: str, work: Work) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
-        command.set_defaults(run=lambda options: with_images(run, options))
+        command.set_defaults(run=lambda options: _with_images(work, options))
         return command
 
+    return add
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands that deal with images."""
+    add = adder(commands)
     images = add("images", "list the images in the store", _images)
     images.add_argument("-q", "--quiet", action="store_true", help="ids only")
     images.add_argument("--digests", action="store_true", help="show digests")
@@ -88,15 +95,14 @@ def _add_prune(prune: argparse.ArgumentParser) -> None:
     )
 
 
-def with_images(run: Callable[[Images, argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Return what ``run`` returns of the images in the store."""
+def _with_images(work: Work, options: argparse.Namespace) -> int:
     from pytest_sandbox_runtime.images.building.telling import teller
     from pytest_sandbox_runtime.images.home import default_store
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.store import Store
 
     with Store(default_store(os.environ)) as store:
-        return run(Images(store, offline=is_offline(), telling=teller(watched())), options)
+        return work(Images(store, offline=is_offline(), telling=teller(watched())), options)
 
 
 def _images(images: Images, options: argparse.Namespace) -> int:

@@ -9,12 +9,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_sandbox.cli.images import with_images
+from pytest_sandbox.cli.images import adder
 from pytest_sandbox_runtime.errors import SpecError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from pytest_sandbox_runtime.images.images import Images
 
@@ -25,12 +24,7 @@ _HUB = "docker.io"
 
 def add_registries(commands: Commands) -> None:
     """Add the commands that deal with registries."""
-
-    def add(name: str, text: str, run: Callable[[Images, argparse.Namespace], int]) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text)
-        command.set_defaults(run=lambda options: with_images(run, options))
-        return command
-
+    add = adder(commands)
     pull = add("pull", "fetch images from registries", _pull)
     pull.add_argument("image", nargs="+", help="for example debian:12 or ghcr.io/owner/name:tag")
     pull.add_argument("--platform", help="for example linux/arm64 (default: this machine's)")
