@@ -60,6 +60,14 @@ def test_a_debian_starts_no_service_and_has_all_that_its_packages_bring(bench: B
     assert not any("exclude" in word for word in words), "what is not unpacked now is missing in every later layer"
 
 
+@pytest.mark.needs("root")
+def test_what_mmdebstrap_mounts_is_not_mounted_on_the_host(bench: Bench, mmdebstrap: Path) -> None:
+    mount = "mkdir $root/left && mount -t tmpfs left-behind $root/left && tar --one-file-system"
+    mmdebstrap.write_text(MMDEBSTRAP.replace("tar", mount).replace(" && rm -r $root", ""))
+    bench.digest(Image.debian("bookworm"))
+    assert "left-behind" not in Path("/proc/self/mountinfo").read_text()
+
+
 def test_what_mmdebstrap_says_is_told(bench: Bench, mmdebstrap: Path) -> None:
     mmdebstrap.write_text("#!/bin/sh\necho half a tar\necho E: no such suite >&2\nexit 25\n")
     with pytest.raises(BuildError, match="could not make nosuch:\nE: no such suite"):

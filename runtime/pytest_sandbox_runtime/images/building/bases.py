@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
+from pytest_sandbox_runtime.capabilities import is_privileged
 from pytest_sandbox_runtime.errors import BuildError, ImageError, UnsupportedError
 from pytest_sandbox_runtime.images.building.chain import Chain
 from pytest_sandbox_runtime.images.documents import canonical
@@ -114,11 +115,16 @@ def _mmdebstrap_words(base: Debian) -> list[str]:
     ]
 
 
+def _apart() -> list[str]:
+    """Return what keeps the mounts that mmdebstrap(1) makes as root from the host, also where it is killed."""
+    return ["unshare", "--mount", "--"] if is_privileged() and shutil.which("unshare") else []
+
+
 def _mmdebstrap(suite: str, words: list[str], tar: str) -> None:
     environment = {**os.environ, "SOURCE_DATE_EPOCH": str(SOURCE_DATE_EPOCH)}
     with open(tar, "wb") as out:
         done = subprocess.run(
-            ["mmdebstrap", *words],
+            [*_apart(), "mmdebstrap", *words],
             check=False,
             stdout=out,
             stderr=subprocess.PIPE,
