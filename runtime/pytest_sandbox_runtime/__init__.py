@@ -34,9 +34,10 @@ if TYPE_CHECKING:
         StartError,
         UnsupportedError,
     )
+    from pytest_sandbox_runtime.live_network import Join, LiveNetwork
     from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
     from pytest_sandbox_runtime.sandbox import Sandbox
-    from pytest_sandbox_runtime.specs import Image, Mount, Outcome, SandboxSpec
+    from pytest_sandbox_runtime.specs import Image, Mount, Network, Outcome, SandboxSpec
     from pytest_sandbox_runtime.terminal import Terminal
 
 _HOMES = {
@@ -62,9 +63,10 @@ _HOMES = {
         "StartError",
         "UnsupportedError",
     ),
+    "live_network": ("Join", "LiveNetwork"),
     "process": ("DEVNULL", "PIPE", "STDOUT", "Process"),
     "sandbox": ("Sandbox",),
-    "specs": ("Image", "Mount", "Outcome", "SandboxSpec"),
+    "specs": ("Image", "Mount", "Network", "Outcome", "SandboxSpec"),
     "terminal": ("Terminal",),
 }
 # Declarations and errors, which a suite may import on any system.
@@ -86,7 +88,10 @@ __all__ = [
     "FileAccessError",
     "Image",
     "ImageError",
+    "Join",
+    "LiveNetwork",
     "Mount",
+    "Network",
     "OfflineError",
     "Outcome",
     "Process",

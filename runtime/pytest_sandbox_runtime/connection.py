@@ -199,5 +199,5 @@ def _start_error(operands: list[Any], spec: SandboxSpec | None = None) -> Sandbo
     step, call, code, subject = operands
     what = f"cannot make a sandbox of {spec.image}" if spec else "cannot make a sandbox"
     said = os.strerror(code) + (f" ({call} {subject})".replace("( ", "(") if call or subject else "")
-    kind = EngineError if step == START else StartError
-    return kind(f"{what}: could not {step}: {said}", hint=explain(call, code))
+    message, hint = f"{what}: could not {step}: {said}", explain(call, code)
+    return EngineError(message, hint=hint) if step == START else StartError(message, hint=hint, code=code)

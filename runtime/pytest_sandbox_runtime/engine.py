@@ -16,27 +16,30 @@ from pytest_sandbox_runtime.capabilities import limits_not_enforced
 from pytest_sandbox_runtime.cgroups import OomWatch
 from pytest_sandbox_runtime.connection import Connection
 from pytest_sandbox_runtime.control import Control, kill
-from pytest_sandbox_runtime.errors import ImageError, UnsupportedError
+from pytest_sandbox_runtime.errors import ImageError, SpecError, StartError, UnsupportedError
 from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.store import Store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image
-from pytest_sandbox_runtime.specs.sandbox import Mount
+from pytest_sandbox_runtime.specs.sandbox import DEFAULT_HOSTNAME, Mount
 from pytest_sandbox_runtime.state import can_be_upper
 from pytest_sandbox_runtime.supervisor.removal import kept_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from typing_extensions import Self
 
     from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.lock import Lock
+    from pytest_sandbox_runtime.jobs import Job
+    from pytest_sandbox_runtime.live_network import Join, LiveNetwork
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import SandboxSpec
+    from pytest_sandbox_runtime.specs.network import Network
 
 # A sandbox costs its client three descriptors, and 1,024 is what most shells allow.
 _MANY = 200
@@ -93,6 +96,7 @@ class Engine:
         self._kept: set[str] = set()
         self._jobs = Jobs(settings, self.store, connection.seen)
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+        self._networks: weakref.WeakSet[LiveNetwork] = weakref.WeakSet()
 
     @classmethod
     def open(cls, settings: EngineSettings | None = None) -> Self:
@@ -175,14 +179,31 @@ class Engine:
         """Return the mount plan of ``spec``, to print or to compare."""
         return self._jobs.plan(self._resolved(spec))
 
-    def create(self, spec: SandboxSpec) -> Sandbox:
-        """Start ``spec``; what was made before a failure is unmade, last first. Raises SandboxError."""
+    def network(self, spec: Network | None = None) -> LiveNetwork:
+        """Make a network for sandboxes to join; raises SpecError where its addresses are another's."""
+        from pytest_sandbox_runtime.live_network import LiveNetwork
+        from pytest_sandbox_runtime.specs.network import Network
+
+        self._connection.check_open()
+        others = [network for network in self._networks if network.number is not None]
+        network = LiveNetwork(spec or Network(), self._connection, others)
+        self._networks.add(network)
+        return network
+
+    def create(self, spec: SandboxSpec, networks: Iterable[LiveNetwork | Join] = ()) -> Sandbox:
+        """Start ``spec`` on ``networks``; what was made before a failure is unmade, last first. Raises SandboxError.
+
+        A network that is no Join is joined without aliases: see LiveNetwork.join. Its host name, where it has one of
+        its own, is a name of the sandbox on all of them.
+        """
         connection = self._connection
         connection.check_open()
         declared = spec
         spec = self._enforceable(self._resolved(spec))
-        job = self._jobs.of(spec)
-        (_, name, directory, cgroup_paths), (pidfd, theirs) = connection.ask(("create", job.request))
+        joins = tuple(network if isinstance(network, tuple) else network.join() for network in networks)
+        job = self._jobs.of(spec, self._nameservers(spec, joins))
+        made, (pidfd, theirs) = self._ask_for(spec, job, joins)
+        _, name, directory, cgroup_paths, addresses = made
         oom = OomWatch(cgroup_paths if spec.memory is not None else None)
         with ExitStack() as undo:
             undo.callback(self._forget, name)
@@ -205,13 +226,36 @@ class Engine:
                 oom=oom,
                 keep=lambda about: self._keep(name, spec, job.tree, about),
                 commit=lambda upper: self._commit(declared, upper),
-                again=lambda image: self.create(replace(declared, image=image)),
+                again=lambda image: self.create(replace(declared, image=image), joins),
                 namespaces=job.namespaces,
+                joins=tuple(zip(joins, addresses)),  # noqa: B905  the supervisor has answered each
             )
             sandbox = Sandbox(spec, started, undo)
         self._alive.add(sandbox)
         _allow_descriptors(len(self._alive))
         return sandbox
+
+    def _nameservers(self, spec: SandboxSpec, joins: tuple[Join, ...]) -> tuple[str, ...] | None:
+        if not joins:
+            return None
+        if spec.network == "host":
+            raise SpecError("a sandbox with network='host' has no network of its own to join others with")
+        from pytest_sandbox_runtime.live_network import check
+
+        check(joins)
+        return (joins[0].network.gateway,)
+
+    def _ask_for(self, spec: SandboxSpec, job: Job, joins: tuple[Join, ...]) -> tuple[tuple[Any, ...], list[int]]:
+        if not joins:
+            return self._connection.ask(("create", job.request, ()))
+        from pytest_sandbox_runtime.live_network import refusal, request
+
+        hostname = None if spec.hostname == DEFAULT_HOSTNAME else spec.hostname
+        requests = tuple(request(join, hostname) for join in joins)
+        try:
+            return self._connection.ask(("create", job.request, requests))
+        except StartError as error:
+            raise refusal(error.code, joins) or error from None
 
     def _commit(self, declared: SandboxSpec, upper: str) -> Image:
         if declared.image.is_host:

@@ -94,7 +94,11 @@ class EngineError(SandboxError):
 
 
 class StartError(SandboxError):
-    """A sandbox that could not be made."""
+    """A sandbox that could not be made; ``code`` is the errno of what stopped it, 0 without one."""
+
+    def __init__(self, message: str, *, hint: str = "", code: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class SandboxClosedError(SandboxError):

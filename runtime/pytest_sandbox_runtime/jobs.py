@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.specs import Mount, SandboxSpec
 
+    Nameservers = tuple[str, ...] | None
+
 LIMITS = ("memory", "cpus", "pids")
 _NAMESPACES = CloneFlag.NEWNS | CloneFlag.NEWUTS | CloneFlag.NEWIPC | CloneFlag.NEWCGROUP
 
@@ -50,21 +52,26 @@ class Jobs:
         self._seen = seen
         self._privileged = is_privileged()
         self._trees: dict[tuple[object, ...], Tree] = {}
-        self._jobs: dict[SandboxSpec, Job] = {}
+        self._jobs: dict[tuple[SandboxSpec, Nameservers], Job] = {}
 
-    def of(self, spec: SandboxSpec) -> Job:
-        """Return the job of ``spec``; raises SandboxError where its image is none."""
-        if spec not in self._jobs:
-            self._jobs[spec] = self._make(spec)
-        return self._jobs[spec]
+    def of(self, spec: SandboxSpec, nameservers: Nameservers = None) -> Job:
+        """Return the job of ``spec``; raises SandboxError where its image is none.
 
-    def _make(self, spec: SandboxSpec) -> Job:
-        tree, namespaces = self._tree(spec), _namespaces(spec)
+        What is to be on networks has their ``nameservers``, and a file of hosts that the supervisor writes.
+        """
+        if (spec, nameservers) not in self._jobs:
+            self._jobs[spec, nameservers] = self._make(spec, nameservers)
+        return self._jobs[spec, nameservers]
+
+    def _make(self, spec: SandboxSpec, nameservers: Nameservers) -> Job:
+        tree, namespaces = self._tree(spec, nameservers), _namespaces(spec)
+        around = self._around(spec, has_hosts=nameservers is not None)
         limits = tuple(getattr(spec, name) for name in LIMITS)
         work = {
-            "stack": (*self._begun(tree), *stack(tree, self._around(spec))),
+            "stack": (*self._begun(tree), *stack(tree, around)),
             "is_immutable": tree.is_immutable,
-            "plan": plan(tree, self._around(spec)),
+            "plan": plan(tree, around),
+            "has_hosts": around.has_hosts,
             "overlays": len(tree.overlays),
             "on_disk": self._is_on_disk(spec),
             "namespaces": namespaces,
@@ -85,13 +92,15 @@ class Jobs:
 
     def plan(self, spec: SandboxSpec) -> tuple[Step, ...]:
         """Return the mount plan of ``spec``."""
-        return stack(self._tree(spec), self._around(spec)) + plan(self._tree(spec), self._around(spec))
+        tree, around = self._tree(spec, None), self._around(spec, has_hosts=False)
+        return stack(tree, around) + plan(tree, around)
 
-    def _around(self, spec: SandboxSpec) -> Surroundings:
+    def _around(self, spec: SandboxSpec, *, has_hosts: bool) -> Surroundings:
         return Surroundings(
             user_namespace=not self._privileged,
             on_disk=self._is_on_disk(spec),
             host_network=spec.network == "host",
+            has_hosts=has_hosts,
             read_only=spec.read_only,
             mounts=(*self._shown_mounts(spec), *spec.mounts),
         )
@@ -104,20 +113,21 @@ class Jobs:
     def _shown_mounts(self, spec: SandboxSpec) -> tuple[Mount, ...]:
         return mounts_for(self._settings.show) if spec.image.is_host else ()
 
-    def _tree(self, spec: SandboxSpec) -> Tree:
-        key = (spec.image, spec.hostname, spec.network)
+    def _tree(self, spec: SandboxSpec, nameservers: Nameservers) -> Tree:
+        key = (spec.image, spec.hostname, spec.network, nameservers)
         if key not in self._trees:
             name = os.urandom(6).hex()
             os.mkdir(self._seen(f"{LAYERS}/{name}"))
-            self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}")
+            self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}", nameservers or ())
         return self._trees[key]
 
-    def _make_tree(self, spec: SandboxSpec, directory: str) -> Tree:
+    def _make_tree(self, spec: SandboxSpec, directory: str, nameservers: tuple[str, ...]) -> Tree:
         host_network = spec.network == "host"
         if spec.image.is_host:
             view = HostView(
                 hostname=spec.hostname,
                 host_network=host_network,
+                nameservers=nameservers,
                 show=self._settings.show,
                 needed=self._settings.needed,
                 hide=(self._store.path,),
@@ -127,7 +137,7 @@ class Jobs:
         roots = spec.image.base.roots
         thin = ThinLayer(self._seen(f"{directory}/0"), *roots, user_namespace=not self._privileged)
         write_missing_places(thin)
-        write_fixed_files(thin, spec.hostname, host_network=host_network)
+        write_fixed_files(thin, spec.hostname, host_network=host_network, nameservers=nameservers)
         return Tree((Overlay("/", (f"{directory}/0", *roots)),), is_immutable=all(map(self._store.holds, roots)))
 
     def _identity(self, spec: SandboxSpec) -> tuple[int, int]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.cgroups import OomWatch, Stats
     from pytest_sandbox_runtime.changes import Changes
     from pytest_sandbox_runtime.control import Control
+    from pytest_sandbox_runtime.live_network import Join
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
     from pytest_sandbox_runtime.terminal import Terminal
@@ -56,6 +57,7 @@ class Started:
     cgroup_paths: Any
     oom: OomWatch
     namespaces: int
+    joins: tuple[tuple[Join, tuple[str, ...]], ...]
     seen: Callable[[str], str]
     keep: Callable[[str], str]
     commit: Callable[[str], Image]
@@ -331,6 +333,19 @@ class Sandbox:
         return self._started.again(self.commit())
 
     # Network
+
+    @property
+    def ip(self) -> str:
+        """The address of IPv4 on the first network that the sandbox is on; SpecError where it is on none."""
+        return self.addresses[0]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All addresses on networks, of IPv4 and IPv6, in the order in which those were joined."""
+        addresses = tuple(address for _, some in self._started.joins for address in some)
+        if not addresses:
+            raise SpecError(f"sandbox {self.name} is on no network", hint="start it with network=")
+        return addresses
 
     def connect(self, port: int, host: str = "127.0.0.1", *, timeout: float = 5) -> socket.socket:
         """Return a TCP socket connected to ``port`` as if from inside the sandbox.

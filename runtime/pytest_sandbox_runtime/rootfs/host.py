@@ -60,6 +60,7 @@ class HostView:
 
     hostname: str
     host_network: bool = False
+    nameservers: tuple[str, ...] = ()
     show: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     hide: tuple[str, ...] = field(default=())
@@ -112,7 +113,7 @@ def _fill(
         if alone:
             _root_of_its_own(layer, prefixes)
         write_own_places(layer)
-        write_fixed_files(layer, view.hostname, host_network=view.host_network)
+        write_fixed_files(layer, view.hostname, host_network=view.host_network, nameservers=view.nameservers)
         _write_shadow(layer)
     for name in prefixes:
         if name != prefix and _owner(os.path.dirname(name), prefixes) == prefix:

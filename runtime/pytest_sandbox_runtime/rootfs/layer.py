@@ -140,7 +140,9 @@ class ThinLayer:
         return None
 
 
-def write_fixed_files(layer: ThinLayer, hostname: str, *, host_network: bool) -> None:
+def write_fixed_files(
+    layer: ThinLayer, hostname: str, *, host_network: bool, nameservers: tuple[str, ...] = ()
+) -> None:
     """Write what every sandbox has alike: mount points, names and an identity that never change."""
     for name in _MOUNT_POINTS:
         layer.empty(name)
@@ -149,7 +151,8 @@ def write_fixed_files(layer: ThinLayer, hostname: str, *, host_network: bool) ->
     layer.write("etc/machine-id", f"{MACHINE_ID}\n", 0o444)
     local = f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback {hostname}\n"
     layer.write("etc/hosts", _of_host("/etc/hosts") + local if host_network else local)
-    layer.write("etc/resolv.conf", _of_host("/etc/resolv.conf") if host_network else "")
+    resolvers = "".join(f"nameserver {address}\n" for address in nameservers)
+    layer.write("etc/resolv.conf", _of_host("/etc/resolv.conf") if host_network else resolvers)
 
 
 def write_own_places(layer: ThinLayer) -> None:

@@ -64,6 +64,7 @@ class Surroundings:
     user_namespace: bool
     on_disk: bool = False
     host_network: bool = False
+    has_hosts: bool = False
     read_only: bool = False
     mounts: tuple[Mount | Tmpfs, ...] = ()
 
@@ -74,6 +75,8 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
         *_proc(),
         *_sys(around),
         *_dev(around),
+        # The supervisor writes it, in the sandbox's own directory: who is on its networks comes and goes.
+        *([("bind", "hosts", "root/etc/hosts")] if around.has_hosts else ()),
         *(_writable() if around.read_only else ()),
         *(("hold", mount.source, mount.target) for mount in around.mounts if isinstance(mount, Mount)),
         ("pivot", "root"),

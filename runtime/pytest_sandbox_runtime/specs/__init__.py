@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.epoch import SOURCE_DATE_EPOCH
     from pytest_sandbox_runtime.specs.file_layers import Copy, Download, File, Run
     from pytest_sandbox_runtime.specs.layers import ConfigLayer, FileLayer, Layer
+    from pytest_sandbox_runtime.specs.network import Network
     from pytest_sandbox_runtime.specs.packages import Apk, Apt, Pip
     from pytest_sandbox_runtime.specs.run_mounts import (
         BindMount,
@@ -64,6 +65,7 @@ _HOMES = {
     "epoch": ("SOURCE_DATE_EPOCH",),
     "file_layers": ("Copy", "Download", "File", "Run"),
     "layers": ("ConfigLayer", "FileLayer", "Layer"),
+    "network": ("Network",),
     "packages": ("Apk", "Apt", "Pip"),
     "run_mounts": ("BindMount", "CacheMount", "FileMount", "RunMount", "SecretMount", "TmpfsMount"),
 }
@@ -97,6 +99,7 @@ __all__ = [
     "Label",
     "Layer",
     "Mount",
+    "Network",
     "OnBuild",
     "Outcome",
     "Pip",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MIN_MEMORY = 4 << 20
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 _NETWORKS = ("none", "host")
+DEFAULT_HOSTNAME = "sandbox"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class SandboxSpec:
     pids: int | None = None
     user: str | int | None = None
     workdir: str | None = None
-    hostname: str = "sandbox"
+    hostname: str = DEFAULT_HOSTNAME
     read_only: bool = False
     timeout: float | None = None
     time_namespace: bool = False

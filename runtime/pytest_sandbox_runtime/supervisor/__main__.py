@@ -47,7 +47,7 @@ def main() -> int:
         return 1
     if pid == 0:
         prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
-        os._exit(Supervisor(channel, run, has_disk=place == "disk").serve())
+        os._exit(Supervisor(channel, run, has_disk=place == "disk", is_privileged=ids == "root").serve())
     channel.close()
     os.close(lock)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) & 0xFF

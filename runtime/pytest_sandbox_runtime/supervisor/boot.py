@@ -18,7 +18,7 @@ from pytest_sandbox_runtime.rootfs.steps import carry_out, describe
 from pytest_sandbox_runtime.supervisor.confinement import confine
 from pytest_sandbox_runtime.supervisor.init import serve
 from pytest_sandbox_runtime.supervisor.messages import send
-from pytest_sandbox_runtime.supervisor.networks import raise_loopback
+from pytest_sandbox_runtime.network.namespaces import raise_loopback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,113 +1,144 @@
-"""PYTEST_DONT_REWRITE. Network namespaces with a loopback device and nothing else: network_namespaces(7).
-
-The kernel makes and unmakes one for longer than all the rest of a sandbox. Who lacks CAP_NET_ADMIN in one can leave no
-trace in it but by packets, and there is one device to send them to: a namespace whose loopback device has sent none is
-as new when all processes in it are dead, and is used for another sandbox.
-"""
+"""PYTEST_DONT_REWRITE. The networks of a run, who is on them, and by which names: the supervisor's side."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-from collections import namedtuple
 
-from pytest_sandbox_runtime.kernel.light import socket
-from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
-from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+from pytest_sandbox_runtime.network.bridge import Bridge, Plan
+from pytest_sandbox_runtime.network.names import hosts_lines, spelled
+from pytest_sandbox_runtime.network.resolver import Resolver
 
-_SPARE = 4
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
-# rtnetlink(7): a request for what there is to say of device 1, which is lo in every namespace.
-_RTM_GETLINK, _NLM_F_REQUEST, _IFLA_STATS = 18, 1, 7
-_REQUEST = struct.pack("IHHII BxHiII", 32, _RTM_GETLINK, _NLM_F_REQUEST, 0, 0, 0, 0, 1, 0, 0)
-_HEADERS = 32
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pytest_sandbox_runtime.network.bridge import Port
+    from pytest_sandbox_runtime.network.namespaces import Namespace, Namespaces
 
-# The namespace's descriptor, and a netlink socket in it.
-Network = namedtuple("Network", "namespace route")
+    Addresses = tuple[bytes, ...]
+    Names = tuple[str, ...]
+
+HOSTS = "hosts"
+_LOCAL = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+
+
+class Member:
+    """A sandbox that can be on networks: its namespace, and the file that it has at /etc/hosts."""
+
+    def __init__(self, name: str, hostname: str, namespace: Namespace, directory: str) -> None:
+        self.name = name
+        self.hostname = hostname
+        self.namespace = namespace
+        self.hosts = f"{directory}/{HOSTS}"
+        self.ports: dict[int, Port] = {}
+        self.has_joined = False
+
+
+class _Network:
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+        self.members: dict[str, Member] = {}
+        self.names: dict[str, tuple[Names, Addresses]] = {}
+        self.lines = ""
 
 
 class Networks:
-    """Namespaces that are as new."""
+    """All networks of a run, by number."""
 
-    def __init__(self) -> None:
-        self._spare: list[Network] = []
+    def __init__(self, namespaces: Namespaces) -> None:
+        self._namespaces = namespaces
+        self._networks: dict[int, _Network] = {}
+        self._made = 0
+        self._resolver: Resolver | None = None
+        # Made, while nobody waits, of the plan that was asked for last.
+        self._last: Plan | None = None
+        self._spare: Bridge | None = None
 
-    def take(self) -> Network:
-        """Return one; raises OSError."""
-        return self._spare.pop() if self._spare else _make()
+    @property
+    def is_any_open(self) -> bool:
+        """Whether there is a network."""
+        return bool(self._networks)
 
-    def give_back(self, network: Network) -> None:
-        """Keep ``network``, whose processes are dead, for another if no packet was ever sent in it."""
-        if len(self._spare) < _SPARE and _packets(network) == 0:
-            self._spare.append(network)
+    def get_ahead(self) -> bool:
+        """Make what may be asked for next; returns whether there was anything to do. Raises OSError."""
+        if self._last is None or self._spare is not None:
+            return False
+        plan, self._last = self._last, None
+        self._spare = Bridge(plan, self._namespaces)
+        return True
+
+    def _take(self, plan: Plan) -> Bridge:
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.plan != plan:
+            spare.close()
+            spare = None
+        self._last = plan
+        return spare or Bridge(plan, self._namespaces)
+
+    def open(self, plan: Plan) -> int:
+        """Make a network; returns its number. Raises OSError."""
+        network = _Network(self._take(plan))
+        if self._resolver is None:
+            self._resolver = Resolver()
+        self._made += 1
+        self._networks[self._made] = network
+        self._resolver.add(self._made, network.bridge.namespace.sockets)
+        return self._made
+
+    def close(self, number: int) -> None:
+        """End a network; the devices of those that are on it go with it."""
+        network = self._networks.pop(number)
+        self._resolve().remove(number)
+        network.bridge.close()
+        for member in network.members.values():
+            del member.ports[number]
+            self._write_hosts(member)
+
+    def join(self, member: Member, number: int, names: Names, wanted: int | None) -> tuple[str, ...]:
+        """Put ``member`` on a network; returns its addresses there. Raises OSError: see Bridge.attach."""
+        network = self._networks[number]
+        member.has_joined = True
+        port = network.bridge.attach(member.namespace, len(member.ports), wanted)
+        member.ports[number] = port
+        network.members[member.name] = member
+        self.name(number, member.name, names, port.addresses)
+        return tuple(map(spelled, port.addresses))
+
+    def leave(self, member: Member) -> None:
+        """Take a sandbox that has gone off all its networks."""
+        for number, port in member.ports.items():
+            network = self._networks[number]
+            network.bridge.detach(port)
+            del network.members[member.name]
+            self.name(number, member.name, (), ())
+
+    def end(self) -> None:
+        """End the resolver, and with it whatever is left."""
+        if self._resolver is not None:
+            self._resolver.close()
+
+    def name(self, number: int, who: str, names: Names, addresses: Addresses) -> None:
+        """Let ``names`` stand for ``addresses`` on a network, or, without addresses, whatever ``who`` was known by."""
+        network = self._networks[number]
+        if addresses:
+            network.names[who] = names, addresses
         else:
-            os.close(network.namespace)
-            network.route.close()
+            network.names.pop(who, None)
+        network.lines = hosts_lines(network.names.values())
+        self._resolve().set(number, who, names, addresses)
+        for member in network.members.values():
+            self._write_hosts(member)
 
+    def _resolve(self) -> Resolver:
+        assert self._resolver is not None  # there was a network
+        return self._resolver
 
-def _make() -> Network:
-    # In a fork, as an ordinary user's supervisor would not get back to the host's network.
-    ours, theirs = seqpacket_pair()
-    pid = os.fork()
-    if pid == 0:
-        _tell_of_new(theirs)
-    theirs.close()
-    received = receive(ours)
-    ours.close()
-    os.waitpid(pid, 0)
-    if received is None:
-        raise OSError(0, "died while it was made", "network namespace")
-    (code,), fds = received
-    if code:
-        raise OSError(code, os.strerror(int(str(code))), "network namespace")
-    return Network(fds[0], socket.socket(fileno=fds[1]))
-
-
-def _tell_of_new(channel: socket.socket) -> None:
-    try:
-        unshare(CloneFlag.NEWNET)
-        raise_loopback()
-        namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
-        send(channel, (0,), (namespace, route.fileno()))
-    except OSError as error:
-        send(channel, (error.errno or 1,))
-    finally:
-        os._exit(0)
-
-
-def _packets(network: Network) -> int:
-    """Return how many packets the loopback device has sent, or -1 where that is not told."""
-    network.route.send(_REQUEST)
-    answer = network.route.recv(65536)
-    at = _HEADERS
-    while at + 4 <= len(answer):
-        length, kind = struct.unpack_from("HH", answer, at)
-        if kind == _IFLA_STATS:
-            # struct rtnl_link_stats: packets received, packets sent.
-            return int(struct.unpack_from("II", answer, at + 4)[1])
-        at += max(4, (length + 3) & ~3)
-    return -1
-
-
-def raise_loopback() -> None:
-    """Bring the loopback device up, and let everybody open low ports and ping, as in Docker since 20.10."""
-    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
-    any_socket.close()
-    _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
-    try:
-        _write("/proc/sys/net/ipv4/ping_group_range", b"0 2147483647")
-    except OSError:
-        # The range must be mapped: where it is not, ping(8) is for root, as on most machines.
-        return
-
-
-def _write(path: str, value: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)
+    def _write_hosts(self, member: Member) -> None:
+        own = hosts_lines(((member.hostname,), port.addresses) for port in member.ports.values())
+        lines = "".join(self._networks[number].lines for number in member.ports)
+        text = (_LOCAL + own + lines).encode()
+        # Written in place: it is what the sandbox has mounted.
+        fd = os.open(member.hosts, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.pwrite(fd, text, 0)
+            os.ftruncate(fd, len(text))
+        finally:
+            os.close(fd)

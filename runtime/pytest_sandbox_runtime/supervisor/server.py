@@ -15,18 +15,24 @@ from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
+from pytest_sandbox_runtime.network.bridge import Plan
+from pytest_sandbox_runtime.network.namespaces import Namespaces, close
 from pytest_sandbox_runtime.supervisor.boot import become_init
+from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
 from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
-from pytest_sandbox_runtime.supervisor.directories import Directories, Directory, mount_stack, unmount
+from pytest_sandbox_runtime.supervisor.directories import Directories, mount_stack, unmount
 from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
-from pytest_sandbox_runtime.supervisor.networks import Network, Networks
+from pytest_sandbox_runtime.supervisor.networks import Member, Networks
 from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, sweep
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    # A network's number, the names by which to be found on it, and the host's number or None.
+    Join = tuple[int, tuple[str, ...], int | None]
 
 SOCKET_NAME = "supervisor"
 # The step that a launcher fails at.
@@ -37,53 +43,14 @@ START = "start the supervisor"
 MEMORY = "/dev/pts"
 LAYERS = f"{MEMORY}/layers"
 _MOST_MOUNTED = 16
-
-
-class Sandbox:
-    """An init that runs, and what must go when it has gone."""
-
-    def __init__(
-        self,
-        name: str,
-        pid: int,
-        control: socket.socket,
-        group: Any,
-        place: Directories,
-        directory: Directory,
-        network: Network | None,
-    ) -> None:
-        self.name = name
-        self.network = network
-        self.place = place
-        self.directory = directory
-        self.pid = pid
-        self.control = control
-        self.group = group
-        self.status: int | None = None
-        self.unwanted = False
-        self.keep = False
-
-
-class Client:
-    """Who asks: a socket, the process behind it, and the sandboxes that die with it.
-
-    ``standby`` is made, while nobody waits, of the job that was asked for twice in a row, and handed out to the third:
-    a sandbox is handed out once, ever.
-    """
-
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel = channel
-        self.pidfd = -1
-        self.sandboxes: dict[str, Sandbox] = {}
-        self.last_job = b""
-        self.repeated = b""
-        self.standby: Sandbox | None = None
+# Many tests need two: a server, and a client.
+_MOST_AHEAD = 2
 
 
 class Supervisor:
     """All the sandboxes of a run, whose directory is ``run``; ``has_disk`` where that can hold an upper directory."""
 
-    def __init__(self, channel: socket.socket, run: str, *, has_disk: bool) -> None:
+    def __init__(self, channel: socket.socket, run: str, *, has_disk: bool, is_privileged: bool) -> None:
         self._has_disk = has_disk
         self._has_memory = True
         self._first = Client(channel)
@@ -92,11 +59,14 @@ class Supervisor:
         self._poll = select.poll()
         self._watched: dict[int, Callable[[], None]] = {}
         self._by_pid: dict[int, Sandbox] = {}
+        self._sandboxes: dict[str, Sandbox] = {}
         self._jobs: dict[bytes, dict[str, Any]] = {}
         self._names = 0
         self._memory = Directories(f"{MEMORY}/{SANDBOXES}")
         self._disk = Directories(os.path.join(run, SANDBOXES))
-        self._networks = Networks()
+        # An ordinary user's supervisor would not get back to the host's network.
+        self._namespaces = Namespaces(may_return=is_privileged)
+        self._networks = Networks(self._namespaces)
         self._groups = Groups(os.path.basename(run))
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
@@ -104,6 +74,9 @@ class Supervisor:
             "hello": self._hello,
             "create": self._create,
             "remove": self._remove,
+            "network": self._open_network,
+            "join": self._join,
+            "close network": self._close_network,
             "listen": self._listen,
         }
 
@@ -130,6 +103,7 @@ class Supervisor:
                 if fd in self._watched:
                     self._watched[fd]()
         self._groups.remove()
+        self._networks.end()
         self._put_away()
         return 0
 
@@ -156,20 +130,26 @@ class Supervisor:
         self._watch(client.channel.fileno(), lambda: self._answer(client))
 
     def _ready(self) -> list[tuple[int, int]]:
-        ready = self._poll.poll(0)
-        if not ready:
-            self._get_ahead()
-            ready = self._poll.poll()
-        return ready
+        # Who has just made a network is about to ask for sandboxes on it.
+        grace = 1 if self._networks.is_any_open else 0
+        ready = self._poll.poll(grace)
+        while not ready and self._get_ahead():
+            ready = self._poll.poll(grace)
+        return ready or self._poll.poll()
 
-    def _get_ahead(self) -> None:
+    def _get_ahead(self) -> bool:
         for client in self._clients:
-            if client.repeated and client.standby is None:
+            if client.repeated and len(client.standby) < _MOST_AHEAD:
                 try:
-                    client.standby = self._launch(client.repeated, self._networks)
+                    client.standby.append(self._launch(client.repeated, self._namespaces))
                 except OSError:
                     # Who asks next meets the same error, and is told.
                     client.repeated = b""
+                return True
+        try:
+            return self._networks.get_ahead()
+        except OSError:
+            return False
 
     def _answer(self, client: Client) -> None:
         try:
@@ -196,41 +176,69 @@ class Supervisor:
         if client is self._first:
             sweep(self._run)
 
-    def _create(self, client: Client, job: bytes) -> None:
+    def _create(self, client: Client, job: bytes, joins: tuple[Join, ...]) -> None:
         try:
-            sandbox = self._take_standby(client, job) or self._launch(job)
+            sandbox = self._take_standby(client, job) or self._launch(job, self._namespaces if joins else None)
         except OSError as error:
-            call = getattr(error, "call", "")
-            send(client.channel, ("failed", "make the sandbox", call, error.errno or 0, str(error.filename or "")))
+            _fail(client, "make the sandbox", error)
             return
         client.repeated = job if client.last_job == job else b""
         client.last_job = job
+        try:
+            # While it boots.
+            addresses = tuple(self._networks.join(sandbox.member, *join) for join in joins if sandbox.member)
+        except OSError as error:
+            self._discard(sandbox)
+            _fail(client, "join the network", error)
+            return
         client.sandboxes[sandbox.name] = sandbox
-        self._hand_out(client, sandbox)
+        self._hand_out(client, sandbox, addresses)
+
+    def _open_network(self, client: Client, plan: tuple[Any, ...]) -> None:
+        try:
+            number = self._networks.open(Plan(*plan))
+        except OSError as error:
+            _fail(client, "make the network", error)
+            return
+        client.networks.add(number)
+        send(client.channel, ("network", number))
+
+    def _join(self, client: Client, name: str, join: Join) -> None:
+        member = self._sandboxes[name].member
+        try:
+            addresses = self._networks.join(member, *join)
+        except OSError as error:
+            _fail(client, "join the network", error)
+            return
+        send(client.channel, ("joined", addresses))
+
+    def _close_network(self, client: Client, number: int) -> None:
+        if number in client.networks:
+            client.networks.discard(number)
+            self._networks.close(number)
 
     def _take_standby(self, client: Client, job: bytes) -> Sandbox | None:
-        if client.standby is None:
-            return None
-        sandbox, client.standby = client.standby, None
-        if client.repeated == job and sandbox.status is None:
-            return sandbox
-        self._discard(sandbox)
+        while client.standby:
+            sandbox = client.standby.pop(0)
+            if client.repeated == job and sandbox.status is None:
+                return sandbox
+            self._discard(sandbox)
         return None
 
-    def _hand_out(self, client: Client, sandbox: Sandbox) -> None:
+    def _hand_out(self, client: Client, sandbox: Sandbox, addresses: tuple[tuple[str, ...], ...]) -> None:
         pidfd = os.pidfd_open(sandbox.pid)
         try:
             paths = sandbox.group.paths() if sandbox.group is not None else ()
             send(
                 client.channel,
-                ("created", sandbox.name, sandbox.directory.path, paths),
+                ("created", sandbox.name, sandbox.directory.path, paths, addresses),
                 (pidfd, sandbox.control.fileno()),
             )
         finally:
             os.close(pidfd)
             sandbox.control.close()
 
-    def _launch(self, job: bytes, networks: Networks | None = None) -> Sandbox:
+    def _launch(self, job: bytes, namespaces: Namespaces | None = None) -> Sandbox:
         work = self._jobs.get(job)
         if work is None:
             work = self._jobs[job] = marshal.loads(job)
@@ -239,13 +247,18 @@ class Supervisor:
         place = self._disk if self._has_disk and (work["on_disk"] or not self._has_memory) else self._memory
         directory = self._directory_of(place, job, work)
         group = self._groups.create(name, work["limits"])
-        network = networks.take() if networks is not None and work["namespaces"] & CloneFlag.NEWNET else None
+        namespace = namespaces.take() if namespaces is not None and work["namespaces"] & CloneFlag.NEWNET else None
+        member = None
+        if work["has_hosts"] and namespace is not None:
+            member = Member(name, work["hostname"], namespace, directory.path)
+            _touch(member.hosts)
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
         if pid == 0:
-            become_init(ours, directory, work, group, -1 if network is None else network.namespace)
+            become_init(ours, directory, work, group, -1 if namespace is None else namespace.descriptor)
         ours.close()
-        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, place, directory, network)
+        sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, place, directory, namespace, member)
+        self._sandboxes[name] = sandbox
         return sandbox
 
     def _directory_of(self, place: Directories, job: bytes, work: dict[str, Any]) -> Directory:
@@ -298,8 +311,10 @@ class Supervisor:
             if one.pidfd != -1:
                 self._unwatch(one.pidfd)
                 os.close(one.pidfd)
-            for sandbox in [*one.sandboxes.values(), *([one.standby] if one.standby else [])]:
+            for sandbox in [*one.sandboxes.values(), *one.standby]:
                 self._discard(sandbox)
+            for number in one.networks:
+                self._networks.close(number)
 
     def _discard(self, sandbox: Sandbox) -> None:
         sandbox.unwanted = True
@@ -324,16 +339,29 @@ class Supervisor:
                     self._forget(sandbox)
 
     def _forget(self, sandbox: Sandbox) -> None:
+        del self._sandboxes[sandbox.name]
         if sandbox.group is not None:
             sandbox.group.remove()
-        if sandbox.network is not None:
-            self._networks.give_back(sandbox.network)
+        if sandbox.member is not None and sandbox.member.has_joined:
+            self._networks.leave(sandbox.member)
+            close(sandbox.member.namespace)
+        elif sandbox.namespace is not None:
+            self._namespaces.give_back(sandbox.namespace)
         if sandbox.keep and sandbox.place is self._disk:
             # Out of the run's directory, which ends with the run.
             unmount(sandbox.directory)
             os.rename(sandbox.directory.path, kept_path(self._run, sandbox.name))
         else:
             sandbox.place.give_back(sandbox.directory)
+
+
+def _fail(client: Client, step: str, error: OSError) -> None:
+    call = getattr(error, "call", "")
+    send(client.channel, ("failed", step, call, error.errno or 0, str(error.filename or "")))
+
+
+def _touch(path: str) -> None:
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _can_hold_upper(directory: str) -> bool:

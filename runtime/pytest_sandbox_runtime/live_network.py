@@ -1,0 +1,121 @@
+"""PYTEST_DONT_REWRITE. The live handle of a network, which sandboxes join when they start, or later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from typing import TYPE_CHECKING, NamedTuple
+
+from pytest_sandbox_runtime.errors import SandboxClosedError, SpecError
+from pytest_sandbox_runtime.network.addresses import choose, host_of, plan
+from pytest_sandbox_runtime.specs.network import check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Network
+
+    from typing_extensions import Self
+
+    from pytest_sandbox_runtime.connection import Connection
+    from pytest_sandbox_runtime.specs.network import Network
+
+
+class Join(NamedTuple):
+    """How a sandbox is on a network: by which further names, and at which address where it matters."""
+
+    network: LiveNetwork
+    aliases: tuple[str, ...] = ()
+    ip: str | None = None
+
+
+class LiveNetwork:
+    """A network that is up: only Engine.network makes one.
+
+    ``subnet`` and ``gateway`` are its addresses as they are written.
+    """
+
+    def __init__(self, spec: Network, connection: Connection, others: Iterable[LiveNetwork]) -> None:
+        self.spec = spec
+        self._connection = connection
+        self._subnet = choose(spec, (other.range for other in others))
+        (_, number), _ = connection.ask(("network", tuple(plan(spec, self._subnet))))
+        self.number: int | None = int(number)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.number is None else "open"
+        return f"<LiveNetwork {self.name} {self.subnet} {state}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "number", None) is not None and self._connection.is_open and self._connection.is_ours:
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+    def close(self) -> None:
+        """End it: the sandboxes that are on it go on without. Again: nothing."""
+        number, self.number = self.number, None
+        if number is not None:
+            self._connection.tell(("close network", number))
+
+    @property
+    def name(self) -> str:
+        """The name that it was declared with, or a number."""
+        return self.spec.name or f"network-{self.number}"
+
+    @property
+    def range(self) -> IPv4Network:
+        """The subnet, to calculate with."""
+        return self._subnet
+
+    @property
+    def subnet(self) -> str:
+        """The subnet of IPv4, as in "10.77.0.0/24"."""
+        return str(self._subnet)
+
+    @property
+    def gateway(self) -> str:
+        """The address that answers DNS."""
+        return str(self._subnet.network_address + 1)
+
+    def join(self, *aliases: str, ip: str | None = None) -> Join:
+        """Return how a sandbox that is to start will be on this network: see Engine.create. Raises SpecError."""
+        for alias in aliases:
+            check_name(alias, "a name by which a sandbox could be found")
+        if ip is not None:
+            host_of(ip, self._subnet)
+        return Join(self, aliases, ip)
+
+
+def request(join: Join, hostname: str | None) -> tuple[int, tuple[str, ...], int | None]:
+    """Return ``join`` of a sandbox with a ``hostname`` of its own, if it has one, as the supervisor is told it."""
+    network = join.network
+    if network.number is None:
+        raise SandboxClosedError(f"{network!r} was closed")
+    names = tuple(dict.fromkeys([*([hostname] if hostname else ()), *join.aliases]))
+    return network.number, names, None if join.ip is None else host_of(join.ip, network.range)
+
+
+def check(joins: tuple[Join, ...]) -> None:
+    """Raise SpecError where no sandbox can be on all those networks."""
+    for index, join in enumerate(joins):
+        for other in joins[:index]:
+            if join.network.range.overlaps(other.network.range):
+                msg = f"no sandbox can be on two networks that overlap: {other.network.subnet} and {join.network.subnet}"
+                raise SpecError(msg)
+
+
+def refusal(code: int, joins: tuple[Join, ...]) -> SpecError | None:
+    """Return what the supervisor's errno for a join means, where that is something to be said better."""
+    where = ", ".join(f"{join.network.name} ({join.network.subnet})" for join in joins)
+    if code == errno.EADDRNOTAVAIL:
+        return SpecError(f"no address is free on {where}", hint="close sandboxes, or give the network a larger subnet=")
+    if code == errno.EADDRINUSE:
+        wanted = ", ".join(join.ip for join in joins if join.ip)
+        return SpecError(f"{wanted} is taken on {where}", hint=os.strerror(code))
+    return None

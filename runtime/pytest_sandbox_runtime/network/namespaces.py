@@ -1,0 +1,124 @@
+"""PYTEST_DONT_REWRITE. Network namespaces, as new: network_namespaces(7).
+
+The kernel makes and unmakes one for longer than all the rest of a sandbox. Who lacks CAP_NET_ADMIN in one can leave no
+trace in it but by packets, and before it joins a network there is one device to send them to: a namespace whose
+loopback device has sent none is as new when all processes in it are dead, and is used for another sandbox.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections import namedtuple
+
+from pytest_sandbox_runtime.kernel.light import socket
+from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
+from pytest_sandbox_runtime.network.netlink import Route, open_route
+from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SPARE = 4
+_OWN = "/proc/self/ns/net"
+_LOOPBACK = 1
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
+# The namespace's descriptor, a Route in it, and whatever sockets it was made with.
+Namespace = namedtuple("Namespace", "descriptor route sockets")
+
+
+class Namespaces:
+    """Those of sandboxes. ``may_return`` is whether this process can leave its network namespace and come back."""
+
+    def __init__(self, *, may_return: bool) -> None:
+        self._spare: list[Namespace] = []
+        self._make = _make_here if may_return else _make_in_fork
+
+    def make(self, open_sockets: Callable[[], tuple[int, ...]] = tuple) -> Namespace:
+        """Return a new one, with the descriptors that ``open_sockets`` returns when called in it; raises OSError."""
+        return self._make(open_sockets)
+
+    def take(self) -> Namespace:
+        """Return one for a sandbox; raises OSError."""
+        return self._spare.pop() if self._spare else self._make(tuple)
+
+    def give_back(self, namespace: Namespace) -> None:
+        """Keep ``namespace``, whose processes are dead, for another if no packet was ever sent in it."""
+        if len(self._spare) < _SPARE and namespace.route.packets_sent(_LOOPBACK) == 0:
+            self._spare.append(namespace)
+        else:
+            close(namespace)
+
+
+def close(namespace: Namespace) -> None:
+    """Let go of ``namespace``: without a process in it that is its end, and that of every device in it."""
+    os.close(namespace.descriptor)
+    namespace.route.close()
+    for descriptor in namespace.sockets:
+        os.close(descriptor)
+
+
+def _make_here(open_sockets: Callable[[], tuple[int, ...]]) -> Namespace:
+    own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        made = _open_new(open_sockets)
+    finally:
+        setns(own, CloneFlag.NEWNET)
+        os.close(own)
+    return Namespace(made[0], Route(made[1]), tuple(made[2:]))
+
+
+def _make_in_fork(open_sockets: Callable[[], tuple[int, ...]]) -> Namespace:
+    ours, theirs = seqpacket_pair()
+    pid = os.fork()
+    if pid == 0:
+        _tell_of_new(theirs, open_sockets)
+    theirs.close()
+    received = receive(ours)
+    ours.close()
+    os.waitpid(pid, 0)
+    if received is None:
+        raise OSError(0, "died while it was made", "network namespace")
+    (code,), fds = received
+    if code:
+        raise OSError(code, os.strerror(int(str(code))), "network namespace")
+    return Namespace(fds[0], Route(fds[1]), tuple(fds[2:]))
+
+
+def _tell_of_new(channel: socket.socket, open_sockets: Callable[[], tuple[int, ...]]) -> None:
+    try:
+        send(channel, (0,), _open_new(open_sockets))
+    except OSError as error:
+        send(channel, (error.errno or 1,))
+    finally:
+        os._exit(0)
+
+
+def _open_new(open_sockets: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    unshare(CloneFlag.NEWNET)
+    raise_loopback()
+    return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC), open_route(), *open_sockets()
+
+
+def raise_loopback() -> None:
+    """Bring the loopback device up, and let everybody open low ports and ping, as in Docker since 20.10."""
+    any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    any_socket.close()
+    _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
+    try:
+        _write("/proc/sys/net/ipv4/ping_group_range", b"0 2147483647")
+    except OSError:
+        # The range must be mapped: where it is not, ping(8) is for root, as on most machines.
+        return
+
+
+def _write(path: str, value: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, value)
+    finally:
+        os.close(fd)

@@ -1,0 +1,191 @@
+"""PYTEST_DONT_REWRITE. The resolver of a run's networks: a fork of the supervisor that answers at each gateway.
+
+It is told on one socket what the networks are and who is on them, in the order in which that happened, and has a
+socket for UDP and one for TCP in the namespace of each.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+
+from pytest_sandbox_runtime.kernel.light import signal, socket
+from pytest_sandbox_runtime.kernel.processes import Prctl, close_range, prctl
+from pytest_sandbox_runtime.network.names import Question, answer, reversed_name
+from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+_CONTROL_FD = 3
+_TCP_LIMIT = 65535
+_NOT_YET = (BlockingIOError, InterruptedError)
+
+
+class Resolver:
+    """The supervisor's end."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = seqpacket_pair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run(theirs)
+        theirs.close()
+
+    def add(self, network: int, sockets: tuple[int, ...]) -> None:
+        """Answer at ``sockets`` of a new network."""
+        self._tell(("add", network), sockets)
+
+    def remove(self, network: int) -> None:
+        """Forget a network."""
+        self._tell(("remove", network))
+
+    def set(self, network: int, sandbox: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
+        """Let a sandbox on ``network`` be found by ``names``, or, without addresses, not any more."""
+        self._tell(("set", network, sandbox, names, addresses))
+
+    def close(self) -> None:
+        """Let it end."""
+        self._channel.close()
+
+    def _tell(self, message: tuple[Any, ...], fds: tuple[int, ...] = ()) -> None:
+        try:
+            send(self._channel, message, fds)
+        except OSError:
+            # It has died: names are still in the hosts files.
+            return
+
+
+class _Network:
+    def __init__(self, udp: socket.socket, tcp: socket.socket) -> None:
+        self.udp = udp
+        self.tcp = tcp
+        self.members: dict[str, tuple[tuple[str, ...], tuple[bytes, ...]]] = {}
+
+
+class _Service:
+    """The process's own side."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._networks: dict[int, _Network] = {}
+        self._poll = select.poll()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self._watch(control, self._hear)
+
+    def serve(self) -> None:
+        while self._readers:
+            for fd, _ in self._poll.poll():
+                if fd in self._readers:
+                    try:
+                        self._readers[fd]()
+                    except OSError:
+                        # Whoever asked has gone, or the kernel had no memory: they ask again.
+                        continue
+
+    def _watch(self, one: socket.socket, read: Callable[[], None]) -> None:
+        self._readers[one.fileno()] = read
+        self._poll.register(one.fileno(), select.POLLIN)
+
+    def _unwatch(self, one: socket.socket) -> None:
+        self._poll.unregister(one.fileno())
+        del self._readers[one.fileno()]
+        one.close()
+
+    def _hear(self) -> None:
+        received = receive(self._control)
+        if received is None:
+            os._exit(0)
+        (word, network, *operands), fds = received
+        if word == "add":
+            self._add(network, fds)  # type: ignore[arg-type]
+        elif word == "remove":
+            gone = self._networks.pop(network)  # type: ignore[call-overload]
+            self._unwatch(gone.udp)
+            self._unwatch(gone.tcp)
+        else:
+            self._set(network, *operands)  # type: ignore[arg-type]
+
+    def _add(self, network: int, fds: list[int]) -> None:
+        udp, tcp = (socket.socket(fileno=fd) for fd in fds)
+        for one in (udp, tcp):
+            one.setblocking(False)
+        added = self._networks[network] = _Network(udp, tcp)
+        self._watch(udp, lambda: self._answer_udp(added))
+        self._watch(tcp, lambda: self._accept(added))
+
+    def _set(self, network: int, sandbox: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
+        members = self._networks[network].members
+        if addresses:
+            members[sandbox] = (names, addresses)
+        else:
+            members.pop(sandbox, None)
+
+    def _answer_udp(self, network: _Network) -> None:
+        query, asker = network.udp.recvfrom(4096)
+        reply = self._answer(network, query, asker[0])
+        if reply:
+            network.udp.sendto(reply, asker)
+
+    def _accept(self, network: _Network) -> None:
+        fd, asker = network.tcp._accept()  # type: ignore[attr-defined]
+        connection = socket.socket(fileno=fd)
+        connection.setblocking(False)
+        pending = bytearray()
+        self._watch(connection, lambda: self._answer_tcp(network, connection, asker[0], pending))
+
+    def _answer_tcp(self, network: _Network, connection: socket.socket, asker: str, pending: bytearray) -> None:
+        try:
+            chunk = connection.recv(_TCP_LIMIT)
+        except _NOT_YET:
+            return
+        except OSError:
+            chunk = b""
+        pending += chunk
+        while chunk and len(pending) >= 2 and len(pending) >= 2 + (length := struct.unpack_from("!H", pending)[0]):
+            reply = self._answer(network, bytes(pending[2 : 2 + length]), asker, limit=_TCP_LIMIT)
+            del pending[: 2 + length]
+            if reply:
+                connection.send(struct.pack("!H", len(reply)) + reply)
+        if not chunk:
+            self._unwatch(connection)
+
+    def _answer(self, network: _Network, query: bytes, asker: str, limit: int = 0) -> bytes:
+        try:
+            question = Question(query)
+        except ValueError:
+            return b""
+        zone: dict[str, list[bytes]] = {}
+        names: dict[str, str] = {}
+        for seen in self._seen_by(network, asker):
+            for known, addresses in seen.members.values():
+                for name in known:
+                    zone.setdefault(name.lower(), []).extend(addresses)
+                for address in addresses if known else ():
+                    names[reversed_name(address)] = known[0]
+        return answer(question, zone, names, limit=limit)
+
+    def _seen_by(self, network: _Network, asker: str) -> list[_Network]:
+        """Return the networks that who asks is on, the one over which it asks first."""
+        address = socket.inet_pton(socket.AF_INET6, asker) if ":" in asker else socket.inet_pton(socket.AF_INET, asker)
+        if address.startswith(b"\0" * 10 + b"\xff\xff"):
+            address = address[12:]
+        sandbox = next((name for name, (_, has) in network.members.items() if address in has), None)
+        others = [one for one in self._networks.values() if one is not network and sandbox in one.members]
+        return [network, *others]
+
+
+def _run(channel: socket.socket) -> None:
+    try:
+        prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        if channel.fileno() != _CONTROL_FD:
+            os.dup2(channel.fileno(), _CONTROL_FD, inheritable=False)
+        close_range(_CONTROL_FD + 1)
+        channel.detach()
+        _Service(socket.socket(fileno=_CONTROL_FD)).serve()
+    finally:
+        os._exit(1)
