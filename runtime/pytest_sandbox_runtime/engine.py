@@ -17,6 +17,7 @@ from pytest_sandbox_runtime.cgroups import OomWatch
 from pytest_sandbox_runtime.connection import Connection
 from pytest_sandbox_runtime.control import Control, kill
 from pytest_sandbox_runtime.errors import ImageError, SpecError, StartError, UnsupportedError
+from pytest_sandbox_runtime.forwarding import forwarder
 from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.store import Store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
@@ -228,6 +229,7 @@ class Engine:
                 commit=lambda upper: self._commit(declared, upper),
                 again=lambda image: self.create(replace(declared, image=image), joins),
                 namespaces=job.namespaces,
+                forward=forwarder(connection, name),
                 joins=tuple(zip(joins, addresses)),  # noqa: B905  the supervisor has answered each
             )
             sandbox = Sandbox(spec, started, undo)

@@ -127,6 +127,10 @@ class Files:
         """Return whether ``path`` leads to anything."""
         return self._mode(path) is not None
 
+    def is_socket(self, path: StrPath) -> bool:
+        """Return whether ``path`` is a Unix socket, or leads to one."""
+        return stat.S_ISSOCK(self._mode(path) or 0)
+
     def is_dir(self, path: StrPath) -> bool:
         """Return whether ``path`` leads to a directory."""
         return stat.S_ISDIR(self._mode(path) or 0)

@@ -57,6 +57,7 @@ class Started:
     cgroup_paths: Any
     oom: OomWatch
     namespaces: int
+    forward: Callable[..., tuple[str, int]]
     joins: tuple[tuple[Join, tuple[str, ...]], ...]
     seen: Callable[[str], str]
     keep: Callable[[str], str]
@@ -342,10 +343,13 @@ class Sandbox:
     @property
     def addresses(self) -> tuple[str, ...]:
         """All addresses on networks, of IPv4 and IPv6, in the order in which those were joined."""
-        addresses = tuple(address for _, some in self._started.joins for address in some)
-        if not addresses:
+        if not self.own_addresses:
             raise SpecError(f"sandbox {self.name} is on no network", hint="start it with network=")
-        return addresses
+        return self.own_addresses
+
+    @property
+    def own_addresses(self) -> tuple[str, ...]:
+        return tuple(address for _, some in self._started.joins for address in some)
 
     def connect(self, port: int, host: str = "127.0.0.1", *, timeout: float = 5) -> socket.socket:
         """Return a TCP socket connected to ``port`` as if from inside the sandbox.
@@ -356,6 +360,23 @@ class Sandbox:
 
         self._check_open()
         return connect(self._started.control, host, port, self.name, timeout)
+
+    def address(
+        self, port: int | None = None, *, path: str | None = None, protocol: str = "tcp", timeout: float = 5
+    ) -> tuple[str, int]:
+        """Return host and port on this machine's loopback device that lead to ``port``, or to the Unix socket ``path``.
+
+        It is waited for ``timeout`` seconds that somebody listens there, by "tcp" or "udp": ConnectionRefusedError
+        where nobody does. It leads there as long as the sandbox lives, the same each time.
+        """
+        from pytest_sandbox_runtime.forwarding import address
+
+        return address(self, self._started.forward, port, path, protocol, timeout)
+
+    def url(self, port: int, path: str = "/", *, scheme: str = "http", timeout: float = 5) -> str:
+        """Return a URL on this machine that leads to ``port``: see ``address``."""
+        host, number = self.address(port, timeout=timeout)
+        return f"{scheme}://{host}:{number}/{path.lstrip('/')}"
 
     # What it uses, what it did
 

@@ -26,11 +26,11 @@ def spelled(address: bytes) -> str:
     return socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address)
 
 
-def hosts_lines(members: Iterable[tuple[tuple[str, ...], Addresses]]) -> str:
+def hosts_lines(members: Iterable[tuple[tuple[str, ...], Addresses]]) -> bytes:
     """Return the lines of hosts(5) for members of a network: names, and the addresses that they stand for."""
     return "".join(
         f"{spelled(address)} {' '.join(names)}\n" for names, addresses in members if names for address in addresses
-    )
+    ).encode()
 
 
 def reversed_name(address: bytes) -> str:

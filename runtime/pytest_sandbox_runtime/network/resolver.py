@@ -43,9 +43,13 @@ class Resolver:
         """Forget a network."""
         self._tell(("remove", network))
 
-    def set(self, network: int, sandbox: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
-        """Let a sandbox on ``network`` be found by ``names``, or, without addresses, not any more."""
-        self._tell(("set", network, sandbox, names, addresses))
+    def name(self, network: int, who: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
+        """Let ``names`` be those of ``who`` on ``network``, a sandbox or whatever can be reached over it."""
+        self._tell(("name", network, who, names, addresses))
+
+    def forget(self, network: int, who: str) -> None:
+        """Let ``who`` have no names on ``network`` any more."""
+        self._tell(("forget", network, who))
 
     def close(self) -> None:
         """Let it end."""
@@ -74,6 +78,12 @@ class _Service:
         self._networks: dict[int, _Network] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
+        self._words: dict[str, Callable[..., None]] = {
+            "add": self._add,
+            "remove": self._remove,
+            "name": self._name,
+            "forget": self._forget,
+        }
         self._watch(control, self._hear)
 
     def serve(self) -> None:
@@ -100,16 +110,9 @@ class _Service:
         if received is None:
             os._exit(0)
         (word, network, *operands), fds = received
-        if word == "add":
-            self._add(network, fds)  # type: ignore[arg-type]
-        elif word == "remove":
-            gone = self._networks.pop(network)  # type: ignore[call-overload]
-            self._unwatch(gone.udp)
-            self._unwatch(gone.tcp)
-        else:
-            self._set(network, *operands)  # type: ignore[arg-type]
+        self._words[str(word)](network, *operands, *fds)
 
-    def _add(self, network: int, fds: list[int]) -> None:
+    def _add(self, network: int, *fds: int) -> None:
         udp, tcp = (socket.socket(fileno=fd) for fd in fds)
         for one in (udp, tcp):
             one.setblocking(False)
@@ -117,12 +120,16 @@ class _Service:
         self._watch(udp, lambda: self._answer_udp(added))
         self._watch(tcp, lambda: self._accept(added))
 
-    def _set(self, network: int, sandbox: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
-        members = self._networks[network].members
-        if addresses:
-            members[sandbox] = (names, addresses)
-        else:
-            members.pop(sandbox, None)
+    def _remove(self, network: int) -> None:
+        gone = self._networks.pop(network)
+        self._unwatch(gone.udp)
+        self._unwatch(gone.tcp)
+
+    def _name(self, network: int, who: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
+        self._networks[network].members[who] = names, addresses
+
+    def _forget(self, network: int, who: str) -> None:
+        self._networks[network].members.pop(who, None)
 
     def _answer_udp(self, network: _Network) -> None:
         query, asker = network.udp.recvfrom(4096)

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     Addresses = tuple[bytes, ...]
     Names = tuple[str, ...]
 
-HOSTS = "hosts"
-_LOCAL = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+_LOCAL = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 
 class Member:
@@ -25,11 +24,25 @@ class Member:
 
     def __init__(self, name: str, hostname: str, namespace: Namespace, directory: str) -> None:
         self.name = name
-        self.hostname = hostname
         self.namespace = namespace
-        self.hosts = f"{directory}/{HOSTS}"
         self.ports: dict[int, Port] = {}
         self.has_joined = False
+        self._hostname = hostname
+        self._size = 0
+        self._hosts = os.open(f"{directory}/hosts", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+
+    def close(self) -> None:
+        """Write it no more."""
+        os.close(self._hosts)
+
+    def write_hosts(self, lines: list[bytes]) -> None:
+        """Have itself and ``lines`` in the file, which is written in place: it is what the sandbox has mounted."""
+        own = hosts_lines(((self._hostname,), port.addresses) for port in self.ports.values())
+        text = b"".join((_LOCAL, own, *lines))
+        os.pwrite(self._hosts, text, 0)
+        if len(text) < self._size:
+            os.ftruncate(self._hosts, len(text))
+        self._size = len(text)
 
 
 class _Network:
@@ -37,7 +50,16 @@ class _Network:
         self.bridge = bridge
         self.members: dict[str, Member] = {}
         self.names: dict[str, tuple[Names, Addresses]] = {}
-        self.lines = ""
+        self.lines = b""
+        self.is_current = True
+
+    def name(self, who: str, names: Names, addresses: Addresses) -> None:
+        self.names[who] = names, addresses
+        self.lines += hosts_lines(((names, addresses),))
+
+    def forget(self, who: str) -> None:
+        if self.names.pop(who, None) is not None:
+            self.lines = hosts_lines(self.names.values())
 
 
 class Networks:
@@ -58,7 +80,11 @@ class Networks:
         return bool(self._networks)
 
     def get_ahead(self) -> bool:
-        """Make what may be asked for next; returns whether there was anything to do. Raises OSError."""
+        """Do what nobody waits for: returns whether there was anything to do. Raises OSError."""
+        for network in self._networks.values():
+            if not network.is_current:
+                self._write_hosts(network)
+                return True
         if self._last is None or self._spare is not None:
             return False
         plan, self._last = self._last, None
@@ -90,7 +116,7 @@ class Networks:
         network.bridge.close()
         for member in network.members.values():
             del member.ports[number]
-            self._write_hosts(member)
+            self._tell(member)
 
     def join(self, member: Member, number: int, names: Names, wanted: int | None) -> tuple[str, ...]:
         """Put ``member`` on a network; returns its addresses there. Raises OSError: see Bridge.attach."""
@@ -108,37 +134,30 @@ class Networks:
             network = self._networks[number]
             network.bridge.detach(port)
             del network.members[member.name]
-            self.name(number, member.name, (), ())
+            network.forget(member.name)
+            self._resolve().forget(number, member.name)
+            network.is_current = False
+
+    def name(self, number: int, who: str, names: Names, addresses: Addresses) -> None:
+        """Let ``names`` stand for ``addresses``, of ``who`` is on a network or can be reached over it."""
+        network = self._networks[number]
+        network.name(who, names, addresses)
+        self._resolve().name(number, who, names, addresses)
+        self._write_hosts(network)
 
     def end(self) -> None:
         """End the resolver, and with it whatever is left."""
         if self._resolver is not None:
             self._resolver.close()
 
-    def name(self, number: int, who: str, names: Names, addresses: Addresses) -> None:
-        """Let ``names`` stand for ``addresses`` on a network, or, without addresses, whatever ``who`` was known by."""
-        network = self._networks[number]
-        if addresses:
-            network.names[who] = names, addresses
-        else:
-            network.names.pop(who, None)
-        network.lines = hosts_lines(network.names.values())
-        self._resolve().set(number, who, names, addresses)
-        for member in network.members.values():
-            self._write_hosts(member)
-
     def _resolve(self) -> Resolver:
         assert self._resolver is not None  # there was a network
         return self._resolver
 
-    def _write_hosts(self, member: Member) -> None:
-        own = hosts_lines(((member.hostname,), port.addresses) for port in member.ports.values())
-        lines = "".join(self._networks[number].lines for number in member.ports)
-        text = (_LOCAL + own + lines).encode()
-        # Written in place: it is what the sandbox has mounted.
-        fd = os.open(member.hosts, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.pwrite(fd, text, 0)
-            os.ftruncate(fd, len(text))
-        finally:
-            os.close(fd)
+    def _write_hosts(self, network: _Network) -> None:
+        network.is_current = True
+        for member in network.members.values():
+            self._tell(member)
+
+    def _tell(self, member: Member) -> None:
+        member.write_hosts([self._networks[number].lines for number in member.ports])

@@ -61,6 +61,7 @@ class Supervisor:
         self._by_pid: dict[int, Sandbox] = {}
         self._sandboxes: dict[str, Sandbox] = {}
         self._jobs: dict[bytes, dict[str, Any]] = {}
+        self._forwarders: dict[int, Sandbox] = {}
         self._names = 0
         self._memory = Directories(f"{MEMORY}/{SANDBOXES}")
         self._disk = Directories(os.path.join(run, SANDBOXES))
@@ -77,6 +78,7 @@ class Supervisor:
             "network": self._open_network,
             "join": self._join,
             "close network": self._close_network,
+            "forward": self._forward,
             "listen": self._listen,
         }
 
@@ -225,6 +227,20 @@ class Supervisor:
             self._discard(sandbox)
         return None
 
+    def _forward(self, client: Client, name: str, target: tuple[Any, ...], host: str, port: int) -> None:
+        from pytest_sandbox_runtime.network.ports import forward, listen
+
+        sandbox = self._sandboxes[name]
+        try:
+            listener = listen(target[0], host, port)
+            try:
+                self._forwarders[forward(listener, target, sandbox.pid)] = sandbox
+                send(client.channel, ("forwarded", *listener.getsockname()[:2]))
+            finally:
+                listener.close()
+        except OSError as error:
+            _fail(client, "forward the port", error)
+
     def _hand_out(self, client: Client, sandbox: Sandbox, addresses: tuple[tuple[str, ...], ...]) -> None:
         pidfd = os.pidfd_open(sandbox.pid)
         try:
@@ -251,7 +267,6 @@ class Supervisor:
         member = None
         if work["has_hosts"] and namespace is not None:
             member = Member(name, work["hostname"], namespace, directory.path)
-            _touch(member.hosts)
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
         if pid == 0:
@@ -333,8 +348,12 @@ class Supervisor:
             if pid == 0:
                 return
             sandbox = self._by_pid.pop(pid, None)
-            if sandbox is not None:
+            if sandbox is None:
+                self._forwarders.pop(pid, None)
+            else:
                 sandbox.status = status
+                for forwarder in [pid for pid, of in self._forwarders.items() if of is sandbox]:
+                    os.kill(forwarder, signal.SIGKILL)
                 if sandbox.unwanted:
                     self._forget(sandbox)
 
@@ -342,8 +361,10 @@ class Supervisor:
         del self._sandboxes[sandbox.name]
         if sandbox.group is not None:
             sandbox.group.remove()
-        if sandbox.member is not None and sandbox.member.has_joined:
+        if sandbox.member is not None:
             self._networks.leave(sandbox.member)
+            sandbox.member.close()
+        if sandbox.member is not None and sandbox.member.has_joined:
             close(sandbox.member.namespace)
         elif sandbox.namespace is not None:
             self._namespaces.give_back(sandbox.namespace)
@@ -358,10 +379,6 @@ class Supervisor:
 def _fail(client: Client, step: str, error: OSError) -> None:
     call = getattr(error, "call", "")
     send(client.channel, ("failed", step, call, error.errno or 0, str(error.filename or "")))
-
-
-def _touch(path: str) -> None:
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
 
 
 def _can_hold_upper(directory: str) -> bool:
