@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RegistryUnreachableError,
         SandboxClosedError,
         SandboxError,
+        ServiceError,
         SpecError,
         StartError,
         UnsupportedError,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.live_network import Join, LiveNetwork
     from pytest_sandbox_runtime.process import DEVNULL, PIPE, STDOUT, Process
     from pytest_sandbox_runtime.sandbox import Sandbox
-    from pytest_sandbox_runtime.specs import Image, Mount, Network, Outcome, SandboxSpec
+    from pytest_sandbox_runtime.services.live_service import LiveService
+    from pytest_sandbox_runtime.specs import Image, Mount, Network, Outcome, SandboxSpec, Service, Tmpfs, ready
     from pytest_sandbox_runtime.terminal import Terminal
 
 _HOMES = {
@@ -59,6 +61,7 @@ _HOMES = {
         "RegistryUnreachableError",
         "SandboxClosedError",
         "SandboxError",
+        "ServiceError",
         "SpecError",
         "StartError",
         "UnsupportedError",
@@ -66,7 +69,8 @@ _HOMES = {
     "live_network": ("Join", "LiveNetwork"),
     "process": ("DEVNULL", "PIPE", "STDOUT", "Process"),
     "sandbox": ("Sandbox",),
-    "specs": ("Image", "Mount", "Network", "Outcome", "SandboxSpec"),
+    "services.live_service": ("LiveService",),
+    "specs": ("Image", "Mount", "Network", "Outcome", "SandboxSpec", "Service", "Tmpfs", "ready"),
     "terminal": ("Terminal",),
 }
 # Declarations and errors, which a suite may import on any system.
@@ -90,6 +94,7 @@ __all__ = [
     "ImageError",
     "Join",
     "LiveNetwork",
+    "LiveService",
     "Mount",
     "Network",
     "OfflineError",
@@ -103,10 +108,14 @@ __all__ = [
     "SandboxClosedError",
     "SandboxError",
     "SandboxSpec",
+    "Service",
+    "ServiceError",
     "SpecError",
     "StartError",
     "Terminal",
+    "Tmpfs",
     "UnsupportedError",
+    "ready",
     "require_linux",
 ]
 

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.live_network import Join, LiveNetwork
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.rootfs.steps import Step
+    from pytest_sandbox_runtime.services.live_service import LiveService
     from pytest_sandbox_runtime.specs import SandboxSpec
     from pytest_sandbox_runtime.specs.network import Network
+    from pytest_sandbox_runtime.specs.service import Service
 
 # A sandbox costs its client three descriptors, and 1,024 is what most shells allow.
 _MANY = 200
@@ -236,6 +238,15 @@ class Engine:
         self._alive.add(sandbox)
         _allow_descriptors(len(self._alive))
         return sandbox
+
+    def start(self, service: Service, network: LiveNetwork) -> LiveService:
+        """Start ``service``, and what it depends on, on ``network``; returns it when it is ready. Raises SandboxError.
+
+        Those that it depends on are ``dependencies`` of it, and end with it.
+        """
+        from pytest_sandbox_runtime.services.starting import start_with_dependencies
+
+        return start_with_dependencies(self, service, network)
 
     def _nameservers(self, spec: SandboxSpec, joins: tuple[Join, ...]) -> tuple[str, ...] | None:
         if not joins:

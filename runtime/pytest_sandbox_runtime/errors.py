@@ -101,6 +101,10 @@ class StartError(SandboxError):
         self.code = code
 
 
+class ServiceError(SandboxError):
+    """A service that did not start, or was not ready in time: what it was waited for, how it is, what it said last."""
+
+
 class SandboxClosedError(SandboxError):
     """A sandbox, or its engine, that was used after its end."""
 

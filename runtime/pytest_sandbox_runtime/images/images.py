@@ -85,6 +85,11 @@ class Images:
         """Return the configuration of ``image`` in OCI's words, made where it is missing; empty for directories."""
         return {} if self._builder is None or image.is_host else dict(self._builder().chain(image).config)
 
+    def once(self, key: str, what: str, make: Callable[[], Image]) -> Image:
+        """Return the image that ``make`` made for ``key``, by this process or any other; ``what`` is it called."""
+        assert self._builder is not None  # an engine asks
+        return self._builder().once(key, what, make)
+
     def check_online(self, what: str, *, hint: str) -> None:
         """Raise OfflineError, saying that it needs ``what``, where the network may not be used."""
         if self._offline:

@@ -13,6 +13,7 @@ from pytest_sandbox_runtime.specs.outcome import Outcome
 from pytest_sandbox_runtime.specs.sandbox import MIN_MEMORY, SPEC_FIELDS, Mount, SandboxSpec, Tmpfs
 
 if TYPE_CHECKING:
+    from pytest_sandbox_runtime.specs import ready
     from pytest_sandbox_runtime.specs.bases import Archive, Base, Debian, Dockerfile, Pull, Scratch, Unpacked
     from pytest_sandbox_runtime.specs.config_layers import (
         Author,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.layers import ConfigLayer, FileLayer, Layer
     from pytest_sandbox_runtime.specs.network import Network
     from pytest_sandbox_runtime.specs.packages import Apk, Apt, Pip
+    from pytest_sandbox_runtime.specs.service import Seed, Service
     from pytest_sandbox_runtime.specs.run_mounts import (
         BindMount,
         CacheMount,
@@ -66,6 +68,7 @@ _HOMES = {
     "file_layers": ("Copy", "Download", "File", "Run"),
     "layers": ("ConfigLayer", "FileLayer", "Layer"),
     "network": ("Network",),
+    "service": ("Seed", "Service"),
     "packages": ("Apk", "Apt", "Pip"),
     "run_mounts": ("BindMount", "CacheMount", "FileMount", "RunMount", "SecretMount", "TmpfsMount"),
 }
@@ -109,6 +112,8 @@ __all__ = [
     "SandboxSpec",
     "Scratch",
     "SecretMount",
+    "Seed",
+    "Service",
     "Shell",
     "StopSignal",
     "Tmpfs",
@@ -118,10 +123,15 @@ __all__ = [
     "Volume",
     "Workdir",
     "parse_size",
+    "ready",
 ]
 
 
 def __getattr__(name: str) -> object:
+    if name == "ready":
+        from importlib import import_module
+
+        return import_module(f"{__name__}.ready")
     for module, names in _HOMES.items():
         if name in names:
             from importlib import import_module

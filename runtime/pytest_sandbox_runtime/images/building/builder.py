@@ -85,6 +85,17 @@ class Builder:
             raise ImageError(f"{image} is a directory, of which no image can be made", hint=hint)
         return chain.write(self._store)
 
+    def once(self, key: str, what: str, make: Callable[[], Image]) -> Image:
+        """Return the image that ``make`` made for ``key``, by this process or any other; ``what`` is it called."""
+        if (made := self._cache.find(key)) is None:
+            with self._cache.alone(key, what):
+                made = self._cache.find(key)
+                if made is None:
+                    with self._telling(what):
+                        made = self.build(make())
+                    self._cache.note(key, made)
+        return Image.pull(made.digest)
+
     def commit(self, image: Image, upper: str) -> Descriptor:
         """Return what points to an image of ``image`` and what changed in a sandbox of it, its upper directory."""
         chain = self.chain(image)

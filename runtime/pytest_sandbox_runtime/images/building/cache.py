@@ -58,8 +58,12 @@ class Cache:
     def remember(self, key: str, step: Step, parts: dict[str, Any], layer: Descriptor) -> Descriptor:
         """Note what ``key`` led to, and of what it was made."""
         self._store.remember(f"last:{key_of(step.layer)}", parts=parts)
-        self._store.remember(f"layer:{key}", descriptor=layer, run=self._run)
+        self.note(key, layer)
         return layer
+
+    def note(self, key: str, made: Descriptor) -> None:
+        """Note what ``key`` led to."""
+        self._store.remember(f"layer:{key}", descriptor=made, run=self._run)
 
     def reason(self, step: Step, parts: dict[str, Any]) -> str:
         """Say why there is no layer for ``parts``."""

@@ -1,0 +1,189 @@
+"""PYTEST_DONT_REWRITE. The live handle of a service: its sandbox, and the program that goes on in it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any
+
+from pytest_sandbox_runtime.errors import CommandTimeoutError, SandboxClosedError, ServiceError
+from pytest_sandbox_runtime.process import STDOUT
+from pytest_sandbox_runtime.services.readiness import Readiness, read_log, state_of, tail
+from pytest_sandbox_runtime.specs.ready import Command, Healthy, Ready
+from pytest_sandbox_runtime.specs.service import signal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from typing_extensions import Self
+
+    from pytest_sandbox_runtime.live_network import LiveNetwork
+    from pytest_sandbox_runtime.process import Process
+    from pytest_sandbox_runtime.sandbox import Sandbox
+    from pytest_sandbox_runtime.specs.service import Service
+
+    Config = dict[str, Any]
+
+
+class LiveService:
+    """A service that is ready: only an Engine makes one. What it lacks, its ``sandbox`` has; ``network`` is where it is."""
+
+    def __init__(
+        self, service: Service, sandbox: Sandbox, network: LiveNetwork, config: Config, log: str, undo: ExitStack
+    ) -> None:
+        self.service = service
+        self.sandbox = sandbox
+        self.network = network
+        self._config = config
+        self._log = log
+        self.dependencies: tuple[LiveService, ...] = ()
+        self._undo: ExitStack | None = None
+        self.process = self._start(undo)
+        self.wait()
+        self._undo = undo.pop_all()
+
+    def __repr__(self) -> str:
+        return f"<LiveService {self.name} {'closed' if self._undo is None else self.process!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_undo", None) is not None:
+            warnings.warn(f"{self.name} was never closed", ResourceWarning, source=self, stacklevel=1)
+            self.close()
+
+    @property
+    def name(self) -> str:
+        """How it is called in messages."""
+        return str(self.service)
+
+    def _start(self, undo: ExitStack) -> Process:
+        with open(self._log, "ab", 0) as log:
+            process = self.sandbox.popen(command_of(self.service, self._config), stdout=log, stderr=STDOUT)
+        undo.callback(process.close)
+        return process
+
+    def wait(self, what: Ready | None = None, timeout: float | None = None) -> None:
+        """Wait for ``what``, the service's own readiness where it is None; raises ServiceError."""
+        ports = self.service.ports
+        readiness = Readiness(self.sandbox, self.process, self._log, ports, self._health())
+        what = what or self.service.readiness()
+        readiness.wait(what, self.service.timeout if timeout is None else timeout, self.name)
+
+    def _health(self) -> Ready | None:
+        return health_of(self._config)
+
+    # What a test asks of it
+
+    @property
+    def ip(self) -> str:
+        """Its address on its network."""
+        return self.sandbox.ip
+
+    def run(self, args: Any, **words: Any) -> Any:
+        """Run a command beside it: see Sandbox.run."""
+        return self.sandbox.run(args, **words)
+
+    def address(self, port: int | None = None, **words: Any) -> tuple[str, int]:
+        """Return where ``port``, its first where left out, is to be had on this machine: see Sandbox.address."""
+        return self.sandbox.address(self.port if port is None and "path" not in words else port, **words)
+
+    def url(self, port: int | None = None, path: str = "/", *, scheme: str = "http") -> str:
+        """Return a URL on this machine that leads to ``port``, its first where left out."""
+        return self.sandbox.url(port or self.port, path, scheme=scheme)
+
+    def connect(self, port: int | None = None, **words: Any) -> Any:
+        """Return a connected socket: see Sandbox.connect."""
+        return self.sandbox.connect(port or self.port, **words)
+
+    @property
+    def port(self) -> int:
+        """Its first port, inside."""
+        if not self.service.ports:
+            raise ServiceError(f"{self.name} has no ports", hint="declare them: Service(..., ports=[80])")
+        return self.service.ports[0]
+
+    def logs(self) -> str:
+        """Return all that it has printed."""
+        return read_log(self._log)
+
+    def check(self) -> None:
+        """Raise ServiceError where it has ended."""
+        if self.process.poll() is not None:
+            raise ServiceError(f"{self.name} is gone: its process {state_of(self.process)}\n{tail(self._log)}")
+
+    # Its end
+
+    @property
+    def stop_signal(self) -> int:
+        """The number of the signal that asks it to end: the declaration's, else the image's, else SIGTERM."""
+        return signal_of(str(self.service.stop_signal or self._config.get("StopSignal") or "SIGTERM"))
+
+    def stop(self) -> int:
+        """Ask it to end, kill it where it does not within its stop_timeout, and return how it ended.
+
+        Its files stay as they are, and so does its sandbox.
+        """
+        self.process.send_signal(self.stop_signal)
+        try:
+            return self.process.wait(self.service.stop_timeout)
+        except CommandTimeoutError:
+            self.process.kill_group()
+            return self.process.wait()
+
+    def restart(self) -> None:
+        """Stop it, start it anew on the files as they are, and wait until it is ready."""
+        if self._undo is None:
+            raise SandboxClosedError(f"{self.name} was closed")
+        self.stop()
+        self.process = self._start(self._undo)
+        self.wait()
+
+    def own(self, others: Iterable[LiveService]) -> None:
+        """Have ``others``, that it depends on, end behind it, the last first."""
+        assert self._undo is not None  # it has just started
+        self.dependencies = tuple(others)
+        with ExitStack() as undo:
+            for one in self.dependencies:
+                undo.callback(one.close)
+            undo.push(self._undo)
+            self._undo = undo.pop_all()
+
+    def close(self) -> None:
+        """Kill it and forget its files. Again: nothing."""
+        undo, self._undo = self._undo, None
+        if undo is not None:
+            undo.close()
+            with suppress(OSError):
+                os.unlink(self._log)
+
+
+def command_of(service: Service, config: Config) -> Any:
+    """Return what ``service`` runs, on an image with ``config``; raises ServiceError where that is nothing."""
+    if service.command is not None:
+        return service.command
+    argv = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
+    if not argv:
+        hint = "give the service a command=, or the image an .entrypoint() or a .cmd()"
+        raise ServiceError(f"{service} has no command, and neither has its image", hint=hint)
+    return argv
+
+
+def health_of(config: Config) -> Ready | None:
+    """Return the command of an image's HEALTHCHECK as something to wait for."""
+    test = (config.get("Healthcheck") or {}).get("Test") or ["NONE"]
+    if test[0] == "CMD":
+        return Command(tuple(test[1:]))
+    if test[0] == "CMD-SHELL":
+        return Command(test[1])
+    return None
+
+
+def needs_health(ready: Ready | None) -> bool:
+    """Return whether ``ready`` asks for a health check."""
+    return isinstance(ready, Healthy) or any(map(needs_health, getattr(ready, "parts", ())))
