@@ -9,12 +9,50 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_sandbox_runtime import DEVNULL, PIPE, STDOUT, Changes, Image, Mount, Outcome, Sandbox, SandboxError
+    from pytest_sandbox.fixtures import sandbox_service
+    from pytest_sandbox_runtime import (
+        DEVNULL,
+        PIPE,
+        STDOUT,
+        Changes,
+        Image,
+        LiveNetwork,
+        LiveService,
+        Mount,
+        Network,
+        Outcome,
+        Sandbox,
+        SandboxError,
+        Service,
+        Tmpfs,
+        ready,
+    )
 
-__all__ = ["DEVNULL", "PIPE", "STDOUT", "Changes", "Image", "Mount", "Outcome", "Sandbox", "SandboxError"]
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "Changes",
+    "Image",
+    "LiveNetwork",
+    "LiveService",
+    "Mount",
+    "Network",
+    "Outcome",
+    "Sandbox",
+    "SandboxError",
+    "Service",
+    "Tmpfs",
+    "ready",
+    "sandbox_service",
+]
 
 
 def __getattr__(name: str) -> object:
+    if name == "sandbox_service":
+        from pytest_sandbox.fixtures import sandbox_service
+
+        return sandbox_service
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import pytest_sandbox_runtime

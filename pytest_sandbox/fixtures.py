@@ -13,13 +13,16 @@ from pytest_sandbox import marks
 from pytest_sandbox.settings import SETTINGS, needed_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pytest_sandbox.inside import Units
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.errors import SandboxError
+    from pytest_sandbox_runtime.live_network import LiveNetwork
     from pytest_sandbox_runtime.sandbox import Sandbox
+    from pytest_sandbox_runtime.services.live_service import LiveService
     from pytest_sandbox_runtime.specs import SandboxSpec
+    from pytest_sandbox_runtime.specs.service import Service
 
 ENGINE = pytest.StashKey["Engine"]()
 BROKER = pytest.StashKey[str]()
@@ -28,6 +31,9 @@ UNITS: pytest.StashKey[Units] = pytest.StashKey()
 IS_INSIDE = pytest.StashKey[bool]()
 # The sandboxes that a test has started, or a wider fixture on its behalf.
 STARTED = pytest.StashKey["list[Sandbox]"]()
+# The services that are up: a test's own, and those of the run.
+SERVICES = pytest.StashKey["list[LiveService]"]()
+BEGAN = pytest.StashKey["dict[LiveService, int]"]()
 FAILED = pytest.StashKey[bool]()
 # The user property that tells JUnit, and xdist's controller, where a test's changed files are.
 KEPT = "sandbox.kept"
@@ -69,14 +75,14 @@ def engine_of(config: pytest.Config) -> Engine:
     return config.stash[ENGINE]
 
 
-def start(item: pytest.Item, spec: SandboxSpec) -> Sandbox:
+def start(item: pytest.Item, spec: SandboxSpec, networks: Sequence[LiveNetwork] = ()) -> Sandbox:
     """Start a sandbox on behalf of ``item``; a host that cannot make it fails or skips the test, as the user chose."""
     from pytest_sandbox_runtime.errors import SandboxError
 
     __tracebackhide__ = True
     began = time.perf_counter()
     try:
-        sandbox = engine_of(item.config).create(spec)
+        sandbox = engine_of(item.config).create(spec, networks)
     except SandboxError as error:
         give_up(item.config, error)
     item.config.stash.setdefault(STARTS, []).append((time.perf_counter() - began, item.nodeid, str(spec.image)))
@@ -133,10 +139,33 @@ class SandboxFactory:
         self._session = session
         self._undo = undo
 
-    def __call__(self, image: Any = None, **words: Any) -> Sandbox:
-        """Start a sandbox; the words are the marker's. Raises SandboxError."""
+    def __call__(
+        self,
+        image: Any = None,
+        *,
+        service: Service | None = None,
+        network: Any = "none",
+        aliases: Sequence[str] = (),
+        **words: Any,
+    ) -> Any:
+        """Start a sandbox, or a service, and return it: a service when it is ready. Raises SandboxError.
+
+        ``network`` is one or several that are up (see ``sandbox_network``), on which ``aliases`` are further names of
+        it, or the marker's word; the other words are the marker's.
+        """
+        engine = engine_of(self._session.config)
+        if service is not None:
+            if image is not None or aliases or words or network == "none":
+                from pytest_sandbox_runtime.errors import SpecError
+
+                raise SpecError("a service is declared as a whole, and started with network= beside it only")
+            return self._undo.enter_context(engine.start(service, network))
+        if isinstance(network, str):
+            joins, words["network"] = [], network
+        else:
+            joins = [one.join(*aliases) for one in (network if isinstance(network, (list, tuple)) else [network])]
         spec = marks.make_spec(self._session.config, image=image, **words)
-        return self._undo.enter_context(engine_of(self._session.config).create(spec))
+        return self._undo.enter_context(engine.create(spec, joins))
 
 
 @pytest.fixture(scope="session")
@@ -158,9 +187,79 @@ def sandbox_factory(request: pytest.FixtureRequest) -> Iterator[SandboxFactory]:
 
 
 @pytest.fixture
+def sandbox_network(sandbox_engine: Engine) -> Iterator[LiveNetwork]:
+    """A network of this test's own, which its sandbox and its services are on."""
+    with sandbox_engine.network() as network:
+        yield network
+
+
+@pytest.fixture(scope="session")
+def sandbox_shared_network(sandbox_engine: Engine) -> Iterator[LiveNetwork]:
+    """The network of the services that live longer than a test; sandboxes of the tests that use one are on it, too."""
+    with sandbox_engine.network() as network:
+        yield network
+
+
+@pytest.fixture(scope="session")
+def sandbox_run_network(sandbox_engine: Engine) -> Iterator[LiveNetwork]:
+    """The network of the services that all workers of the run share; sandboxes of tests that use one are on it, too."""
+    with sandbox_engine.shared_network() as network:
+        yield network
+
+
+NETWORKS = ("sandbox_network", "sandbox_shared_network", "sandbox_run_network")
+
+
+def sandbox_service(service: Service, *, scope: Any = None, name: str | None = None) -> Any:
+    """Return a fixture that is ``service``, ready: for each test where its ``share`` says so, else for the session.
+
+    db = sandbox_service(Service(image, ports=[5432]), scope="module")
+    """
+    scope = scope or ("function" if service.share == "test" else "session")
+    if scope == "function":
+
+        @pytest.fixture(name=name)
+        def of_test(request: pytest.FixtureRequest, sandbox_network: LiveNetwork) -> Iterator[LiveService]:
+            yield from _serve(request, service, sandbox_network)
+
+        return of_test
+
+    if service.share == "run":
+
+        @pytest.fixture(scope=scope, name=name)
+        def of_run(request: pytest.FixtureRequest, sandbox_run_network: LiveNetwork) -> Iterator[LiveService]:
+            yield from _serve(request, service, sandbox_run_network)
+
+        return of_run
+
+    @pytest.fixture(scope=scope, name=name)
+    def shared(request: pytest.FixtureRequest, sandbox_shared_network: LiveNetwork) -> Iterator[LiveService]:
+        yield from _serve(request, service, sandbox_shared_network)
+
+    return shared
+
+
+def _serve(request: pytest.FixtureRequest, service: Service, network: LiveNetwork) -> Iterator[LiveService]:
+    from pytest_sandbox_runtime.errors import SandboxError
+
+    try:
+        engine = engine_of(request.config)
+        live = (engine.share if service.share == "run" else engine.start)(service, network)
+    except SandboxError as error:
+        give_up(request.config, error)
+    with live:
+        up = (request.node if isinstance(request.node, pytest.Item) else request.config).stash.setdefault(SERVICES, [])
+        up.append(live)
+        yield live
+        up.remove(live)
+
+
+@pytest.fixture
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A disposable machine for one test, as its marker declares it: started before the test, gone after it."""
-    with start(request.node, marks.spec_of(request.node)) as sandbox:
+    # As if it had asked for them itself, after them.
+    networks = [request.getfixturevalue(name) for name in NETWORKS if name in request.fixturenames]
+    with start(request.node, marks.spec_of(request.node), networks) as sandbox:
         yield sandbox
         if kept := keep(request.node, sandbox):
             request.node.user_properties.append(kept)

@@ -18,7 +18,14 @@ MARKER = (
     "a disposable machine; without the sandbox fixture its body runs inside it"
 )
 # Whoever asks for one of these drives sandboxes from outside.
-_DRIVING = {"sandbox", "sandbox_factory", "sandbox_engine"}
+_DRIVING = {
+    "sandbox",
+    "sandbox_factory",
+    "sandbox_engine",
+    "sandbox_network",
+    "sandbox_shared_network",
+    "sandbox_run_network",
+}
 
 
 def is_marked(item: pytest.Item) -> bool:

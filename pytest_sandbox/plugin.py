@@ -10,14 +10,30 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_sandbox import fixtures, marks, reports, settings
-from pytest_sandbox.fixtures import _inside, sandbox, sandbox_engine, sandbox_factory
+from pytest_sandbox.fixtures import (
+    _inside,
+    sandbox,
+    sandbox_engine,
+    sandbox_factory,
+    sandbox_network,
+    sandbox_run_network,
+    sandbox_shared_network,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from _pytest.terminal import TerminalReporter
 
-__all__ = ["_inside", "sandbox", "sandbox_engine", "sandbox_factory"]
+__all__ = [
+    "_inside",
+    "sandbox",
+    "sandbox_engine",
+    "sandbox_factory",
+    "sandbox_network",
+    "sandbox_run_network",
+    "sandbox_shared_network",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,6 +91,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    reports.begin(item)
     if marks.runs_inside(item):
         from pytest_sandbox import inside
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox.fixtures import ENGINE, IS_INSIDE, KEPT, STARTED, STARTS
+from pytest_sandbox.fixtures import BEGAN, ENGINE, IS_INSIDE, KEPT, SERVICES, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ def header(config: pytest.Config) -> str:
     return f"sandbox: {', '.join(words)}"
 
 
+def begin(item: pytest.Item) -> None:
+    """Note how much the services of the run have printed before this test."""
+    if services := item.config.stash.get(SERVICES, []):
+        item.stash[BEGAN] = {service: service.log_size for service in services}
+
+
 def add_sections(item: pytest.Item, call: pytest.CallInfo[object]) -> None:
     """Show, in a failed phase's report, what each of the test's sandboxes did, and an error of ours as the user's."""
     if call.excinfo is not None and not item.config.getoption("fulltrace"):
@@ -37,6 +43,9 @@ def add_sections(item: pytest.Item, call: pytest.CallInfo[object]) -> None:
     for sandbox in item.stash.get(STARTED, []):
         if text := sandbox.logs():
             item.add_report_section(call.when, f"log sandbox:{sandbox.name}", text)
+    for service in (*item.stash.get(SERVICES, []), *item.config.stash.get(SERVICES, [])):
+        if text := service.logs_since(item.stash.get(BEGAN, {}).get(service, 0)):
+            item.add_report_section(call.when, f"log {service.name}", text)
 
 
 def _hide_internals(error: BaseException) -> None:

@@ -338,6 +338,10 @@ _ROWS: dict[str, Callable[[str], Capability]] = {
     "cgroup-v1": _cgroup_version(1),
     "cgroup-v2": _cgroup_version(2),
     "time-namespaces": _optional("clocks of its own", "boot a kernel with CONFIG_TIME_NS (Linux 5.6)"),
+    "networks": _optional(
+        "bridges and veth pairs can be made",
+        "sudo modprobe -a bridge veth, or boot a kernel with CONFIG_BRIDGE and CONFIG_VETH",
+    ),
     "netem": _optional(
         "delay and loss can be set",
         "sudo modprobe sch_netem (Fedora: in kernel-modules-extra), or boot a kernel with CONFIG_NET_SCH_NETEM",

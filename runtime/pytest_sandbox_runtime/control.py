@@ -34,6 +34,10 @@ class Control:
         self._oom = oom
         self._last_words = last_words
 
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._channel.fileno()
+
     def close(self) -> None:
         """Close the socket. Again: nothing."""
         self._channel.close()
@@ -91,10 +95,10 @@ class Control:
         return SandboxClosedError(f"sandbox {self._name} has died: {why}", hint=self._last_words())
 
 
-def receive_or_none(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | None:
+def receive_or_none(channel: socket.socket, flags: int = 0) -> tuple[tuple[object, ...], list[int]] | None:
     """Return the next message and its descriptors, None where the other end is gone."""
     try:
-        return receive(channel)
+        return receive(channel, flags)
     except ConnectionError:
         return None
 

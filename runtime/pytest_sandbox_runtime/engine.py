@@ -17,7 +17,7 @@ from pytest_sandbox_runtime.cgroups import OomWatch
 from pytest_sandbox_runtime.connection import Connection
 from pytest_sandbox_runtime.control import Control, kill
 from pytest_sandbox_runtime.errors import ImageError, SpecError, StartError, UnsupportedError
-from pytest_sandbox_runtime.forwarding import forwarder
+from pytest_sandbox_runtime.forwarding import forwarder, target_of
 from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.store import Store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
@@ -222,7 +222,7 @@ class Engine:
                 pidfd=pidfd,
                 root=root,
                 seen=connection.seen,
-                directory=connection.seen(directory),
+                directory=directory,
                 tree=job.tree,
                 uid=job.uid,
                 cgroup_paths=cgroup_paths,
@@ -234,10 +234,58 @@ class Engine:
                 forward=forwarder(connection, name),
                 joins=tuple(zip(joins, addresses)),  # noqa: B905  the supervisor has answered each
             )
+            for port, protocol, outside in spec.ports:
+                started.forward(target_of(port, protocol), port=outside)
             sandbox = Sandbox(spec, started, undo)
         self._alive.add(sandbox)
         _allow_descriptors(len(self._alive))
         return sandbox
+
+    def adopt(self, told: dict[str, Any], descriptors: tuple[int, int, int], network: LiveNetwork) -> Sandbox:
+        """Return a handle of a sandbox that another client has made, for what its Sandbox.told and .descriptors say.
+
+        It ends when the supervisor says so, and not with this handle.
+        """
+        from pytest_sandbox_runtime.live_network import Join
+
+        spec, connection = told["spec"], self._connection
+        oom = OomWatch(told["cgroup_paths"] if spec.memory is not None else None)
+        with ExitStack() as undo:
+            theirs, pidfd, root = descriptors
+            channel = undo.enter_context(socket.socket(fileno=theirs))
+            undo.callback(os.close, pidfd)
+            undo.callback(os.close, root)
+            started = Started(
+                name=told["name"],
+                control=Control(told["name"], channel, oom, connection.last_words),
+                pidfd=pidfd,
+                root=root,
+                seen=connection.seen,
+                directory=told["directory"],
+                tree=told["tree"],
+                uid=told["uid"],
+                cgroup_paths=told["cgroup_paths"],
+                oom=oom,
+                keep=_cannot,
+                commit=_cannot,
+                again=_cannot,
+                namespaces=told["namespaces"],
+                forward=forwarder(connection, told["name"]),
+                joins=tuple((Join(network), addresses) for addresses in told["addresses"]),
+            )
+            return Sandbox(spec, started, undo)
+
+    def shared_network(self) -> LiveNetwork:
+        """Return the network of what all clients of this run share; it ends with the last that uses it."""
+        from pytest_sandbox_runtime.services.sharing import shared_network
+
+        return shared_network(self, self._connection)
+
+    def share(self, service: Service, network: LiveNetwork) -> LiveService:
+        """Return ``service`` on the run's ``shared_network``, started by the first client of this run that asks."""
+        from pytest_sandbox_runtime.services.sharing import shared_service
+
+        return shared_service(self, self._connection, service, network)
 
     def start(self, service: Service, network: LiveNetwork) -> LiveService:
         """Start ``service``, and what it depends on, on ``network``; returns it when it is ready. Raises SandboxError.
@@ -319,6 +367,12 @@ class Engine:
         record(kept)
         self._kept.add(name)
         return kept.path
+
+
+def _cannot(_: object) -> Any:
+    raise UnsupportedError(
+        "a sandbox that the whole run shares cannot be kept, committed or forked by one of its users"
+    )
 
 
 def _check_disk(settings: EngineSettings, store: str) -> None:

@@ -53,9 +53,7 @@ def _parse(protocol: str, state: str, lines: Iterable[str]) -> list[Listener]:
 
 def _address(digits: str) -> str:
     # Words of four bytes, each in the order of this machine.
-    raw = b"".join(
-        int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8)
-    )
+    raw = b"".join(int(digits[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(digits), 8))
     return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
 
 

@@ -7,7 +7,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
-from pytest_sandbox_runtime.errors import SandboxClosedError, SpecError
+from pytest_sandbox_runtime.errors import SandboxClosedError, SpecError, StartError
 from pytest_sandbox_runtime.network.addresses import choose, host_of, plan
 from pytest_sandbox_runtime.specs.network import check_name
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_sandbox_runtime.connection import Connection
+    from pytest_sandbox_runtime.sandbox import Sandbox
     from pytest_sandbox_runtime.specs.network import Network
 
 
@@ -38,9 +39,20 @@ class LiveNetwork:
     def __init__(self, spec: Network, connection: Connection, others: Iterable[LiveNetwork]) -> None:
         self.spec = spec
         self._connection = connection
+        # What it is shared by, where it is.
+        self._key = ""
         self._subnet = choose(spec, (other.range for other in others))
         (_, number), _ = connection.ask(("network", tuple(plan(spec, self._subnet))))
         self.number: int | None = int(number)
+
+    @classmethod
+    def shared(cls, spec: Network, number: int, connection: Connection, key: str) -> Self:
+        """Return the handle of one that somebody has made for all clients of the run, by the ``key`` it is shared."""
+        network = cls.__new__(cls)
+        network.spec, network.number = spec, number
+        network._connection, network._key = connection, key
+        network._subnet = choose(spec, ())
+        return network
 
     def __repr__(self) -> str:
         state = "closed" if self.number is None else "open"
@@ -61,7 +73,7 @@ class LiveNetwork:
         """End it: the sandboxes that are on it go on without. Again: nothing."""
         number, self.number = self.number, None
         if number is not None:
-            self._connection.tell(("close network", number))
+            self._connection.tell(("release", self._key) if self._key else ("close network", number))
 
     @property
     def name(self) -> str:
@@ -82,6 +94,23 @@ class LiveNetwork:
     def gateway(self) -> str:
         """The address that answers DNS."""
         return str(self._subnet.network_address + 1)
+
+    def connect(self, sandbox: Sandbox, *aliases: str, ip: str | None = None) -> tuple[str, ...]:
+        """Put a sandbox that runs, and was started on another network, on this one too; returns its addresses here.
+
+        Raises SpecError where it cannot be.
+        """
+        join = self.join(*aliases, ip=ip)
+        check((*(there for there, _ in sandbox.joins), join))
+        try:
+            (_, addresses), _ = self._connection.ask(("join", sandbox.name, request(join, sandbox.own_hostname)))
+        except StartError as error:
+            if error.code == errno.ENODEV:
+                msg = f"sandbox {sandbox.name} was started on no network, and can join none later"
+                raise SpecError(msg) from None
+            raise refusal(error.code, (join,)) or error from None
+        sandbox.joins.append((join, addresses))
+        return tuple(addresses)
 
     def join(self, *aliases: str, ip: str | None = None) -> Join:
         """Return how a sandbox that is to start will be on this network: see Engine.create. Raises SpecError."""
@@ -106,7 +135,9 @@ def check(joins: tuple[Join, ...]) -> None:
     for index, join in enumerate(joins):
         for other in joins[:index]:
             if join.network.range.overlaps(other.network.range):
-                msg = f"no sandbox can be on two networks that overlap: {other.network.subnet} and {join.network.subnet}"
+                msg = (
+                    f"no sandbox can be on two networks that overlap: {other.network.subnet} and {join.network.subnet}"
+                )
                 raise SpecError(msg)
 
 

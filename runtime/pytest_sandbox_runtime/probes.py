@@ -23,6 +23,7 @@ from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
 from pytest_sandbox_runtime.kernel.seccomp import INSTRUCTION, install
+from pytest_sandbox_runtime.network import netlink
 from pytest_sandbox_runtime.supervisor.identities import map_identities
 
 TYPE_CHECKING = False
@@ -86,6 +87,7 @@ def _ask_inside(mode: str, directory: str) -> None:
     _try("overlay-on-host", lambda: _overlay_on_host(f"{upper}/host", options, mode))
     _try("time-namespaces", _time_namespace)
     _try("pidfd", _pidfd)
+    _try("networks", _networks)
     _try("netem", _netem)
     _try("nft", _nft)
 
@@ -179,6 +181,16 @@ def _pidfd() -> None:
     except OSError as error:
         raise SyscallError("pidfd_open", error.errno or 0) from error
     setns(pidfd, CloneFlag.NEWUTS)
+
+
+def _networks() -> None:
+    unshare(CloneFlag.NEWNET)
+    namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    unshare(CloneFlag.NEWNET)
+    mac, mtu = b"\x02\x42\x0a\x4d\x00\x01", 1500
+    route = netlink.Route(netlink.open_route())
+    route.ask((netlink.add_bridge(2, "bridge", mac, mtu),), "bridge")
+    route.ask((netlink.add_veth(3, 2, 2, "eth0", mac, namespace, mtu),), "veth")
 
 
 def _netem() -> None:

@@ -5,9 +5,11 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+import socket
 import time
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,7 +18,6 @@ from pytest_sandbox_runtime.errors import CommandTimeoutError, SandboxClosedErro
 from pytest_sandbox_runtime.specs import Outcome
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
     from typing_extensions import Self
@@ -43,7 +44,11 @@ class Process:
         streams: tuple[IO[bytes] | None, ...],
         send_signal: Callable[..., None],
         oom: OomWatch,
+        *,
+        is_shared: bool = False,
     ) -> None:
+        # Where others hear on the same socket of its end, it stays there to be read.
+        self._flags = socket.MSG_PEEK if is_shared else 0
         self.args = args
         self.pid = pid
         self.stdin, self.stdout, self.stderr = streams
@@ -85,7 +90,7 @@ class Process:
         return self.returncode  # type: ignore[return-value]  # _hear has set it
 
     def _hear(self) -> None:
-        received = receive_or_none(self._reply)
+        received = receive_or_none(self._reply, self._flags)
         self._ended = time.monotonic()
         if received is None:
             # The sandbox died, and with it all in it, by SIGKILL: pid_namespaces(7).
@@ -123,11 +128,13 @@ class Process:
                 except BrokenPipeError:
                     continue
         if self.poll() is None:
-            try:
+            with contextlib.suppress(SandboxClosedError):
                 self.kill_group()
-            except SandboxClosedError:
-                return
             self.wait()
+
+    def let_go(self) -> None:
+        """Forget the command without ending it."""
+        self._reply.close()
 
     def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[bytes, bytes]:  # noqa: A002
         """Write ``input``, read all output until the command has ended, and return (stdout, stderr).

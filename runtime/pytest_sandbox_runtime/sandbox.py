@@ -23,6 +23,7 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.process import PIPE, Process
+from pytest_sandbox_runtime.specs.sandbox import DEFAULT_HOSTNAME
 
 if TYPE_CHECKING:
     import socket
@@ -78,6 +79,8 @@ class Sandbox:
         self._undo: ExitStack | None = None
         self._files = Files(started.root)
         self._commands: list[str] = []
+        # The networks that it is on, each with its addresses there.
+        self.joins = list(started.joins)
         self.account = self._find_account(spec.user)
         self._home = "/root" if started.uid == 0 else home_of(started.uid)
         if spec.workdir is not None and not self._files.is_dir(spec.workdir):
@@ -187,7 +190,7 @@ class Sandbox:
         with ExitStack() as undo:
             ours, theirs = open_streams(stdin, stdout, stderr, undo)
             reply, pid, _ = self._start(args, env, workdir, user, None, theirs, undo)
-            process = Process(shown(args), pid, reply, ours, self._signal, self._started.oom)
+            process = Process(shown(args), pid, reply, ours, self.signal_process, self._started.oom)
             # Ours live on in the process; theirs are closed here, so that an end of file can arrive.
             undo.pop_all()
             for fd in theirs:
@@ -210,7 +213,7 @@ class Sandbox:
         with ExitStack() as undo:
             env = {"TERM": "xterm", **(env or {})}
             reply, pid, fds = self._start(args, env, workdir, user, (rows, columns), (), undo)
-            process = Process(shown(args), pid, reply, (None, None, None), self._signal, self._started.oom)
+            process = Process(shown(args), pid, reply, (None, None, None), self.signal_process, self._started.oom)
             undo.pop_all()
         return Terminal(fds[0], process)
 
@@ -256,7 +259,8 @@ class Sandbox:
         account = find_account(self._files, user)
         return None if account.uid == self._started.uid and ":" not in str(user) else account
 
-    def _signal(self, pid: int, number: int, *, group: bool) -> None:
+    def signal_process(self, pid: int, number: int, *, group: bool) -> None:
+        """Send a signal to a command, or to its process group."""
         self._check_open()
         self._started.control.signal(pid, number, group=group)
 
@@ -307,14 +311,15 @@ class Sandbox:
     def upper(self) -> str:
         """The upper directory of "/", as this process can reach it: what was written, as overlayfs writes it."""
         self._check_open()
-        return f"{self._started.directory}/{self._started.tree.overlays[0].upper}"
+        return f"{self._started.seen(self._started.directory)}/{self._started.tree.overlays[0].upper}"
 
     def changes(self) -> Changes:
         """Return what was added, modified and deleted since the start; /proc, /sys, /dev and /run do not count."""
         from pytest_sandbox_runtime.changes import read_changes
 
         self._check_open()
-        directory, seen = self._started.directory, self._started.seen
+        seen = self._started.seen
+        directory = seen(self._started.directory)
         overlays = [
             (one.prefix, f"{directory}/{one.upper}", [seen(lower) for lower in one.lowers])
             for one in self._started.tree.overlays
@@ -349,7 +354,11 @@ class Sandbox:
 
     @property
     def own_addresses(self) -> tuple[str, ...]:
-        return tuple(address for _, some in self._started.joins for address in some)
+        return tuple(address for _, some in self.joins for address in some)
+
+    @property
+    def own_hostname(self) -> str | None:
+        return None if self.spec.hostname == DEFAULT_HOSTNAME else self.spec.hostname
 
     def connect(self, port: int, host: str = "127.0.0.1", *, timeout: float = 5) -> socket.socket:
         """Return a TCP socket connected to ``port`` as if from inside the sandbox.
@@ -403,6 +412,25 @@ class Sandbox:
     def _record(self, outcome: Outcome) -> None:
         tail = outcome.tail(_LOG_LINES)
         self._commands.append("\n".join(part for part in (f"$ {outcome.command()}", tail, f"# {outcome}") if part))
+
+    # Sharing, with other clients of the run
+
+    @property
+    def descriptors(self) -> tuple[int, int, int]:
+        """Those of its control socket, its init and its root, by which others can use it, too."""
+        self._check_open()
+        return self._started.control.fileno(), self._started.pidfd, self._started.root
+
+    def told(self) -> dict[str, Any]:
+        """Return the values that others need beside ``descriptors``: see Engine.adopt."""
+        started = self._started
+        names = ("name", "directory", "tree", "uid", "cgroup_paths", "namespaces")
+        addresses = [addresses for _, addresses in self.joins]
+        return {"spec": self.spec, "addresses": addresses, **{name: getattr(started, name) for name in names}}
+
+    @property
+    def oom(self) -> OomWatch:
+        return self._started.oom
 
     # Entering, for tests that run inside
 

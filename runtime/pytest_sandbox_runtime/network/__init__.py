@@ -1,1 +1,1 @@
-"""PYTEST_DONT_REWRITE. Networks between sandboxes: addresses, bridges, names, ports. The supervisor's, so stdlib only."""
+"""PYTEST_DONT_REWRITE. Networks between sandboxes: addresses, bridges, names, ports. The supervisor's: stdlib only."""

@@ -150,6 +150,6 @@ def _open(kind: int) -> Any:
     except OSError:
         # A kernel without IPv6.
         only = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
-        only.bind(("0.0.0.0", DNS_PORT))
+        only.bind(("0.0.0.0", DNS_PORT))  # noqa: S104  of a namespace that has the network only
         return only
     return both

@@ -109,10 +109,12 @@ def raise_loopback() -> None:
     fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
     any_socket.close()
     _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
-    try:
-        _write("/proc/sys/net/ipv4/ping_group_range", b"0 2147483647")
-    except OSError:
-        # The range must be mapped: where it is not, ping(8) is for root, as on most machines.
+    # Both ends of the range must be mapped: all groups are, or those that newgidmap(1) gave, or one.
+    for groups in (b"0 2147483647", b"0 65535", b"0 0"):
+        try:
+            _write("/proc/sys/net/ipv4/ping_group_range", groups)
+        except OSError:
+            continue
         return
 
 

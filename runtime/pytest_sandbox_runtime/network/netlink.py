@@ -87,7 +87,9 @@ def add_address(index: int, address: bytes, prefix: int) -> bytes:
     """Return the request for an address, IPv4 or IPv6 by its length, that can be used at once."""
     family = socket.AF_INET if len(address) == 4 else socket.AF_INET6
     head = struct.pack("BBBBI", family, prefix, _NO_DAD, _UNIVERSE, index)
-    return _request(NEWADDR, _CREATE | _EXCLUSIVE, head + attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address))
+    return _request(
+        NEWADDR, _CREATE | _EXCLUSIVE, head + attribute(_IFA_LOCAL, address) + attribute(_IFA_ADDRESS, address)
+    )
 
 
 def add_default_route(gateway: bytes, index: int) -> bytes:

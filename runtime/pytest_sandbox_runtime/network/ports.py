@@ -51,7 +51,7 @@ def listen(kind: str, host: str, port: int) -> socket.socket:
 
 
 def forward(listener: socket.socket, target: tuple[object, ...], init: int) -> int:
-    """Forward what comes to ``listener`` to ``target`` in the sandbox whose init is ``init``; returns the fork's pid."""
+    """Forward what comes to ``listener`` to ``target`` in the sandbox of ``init``; returns the fork's pid."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -86,7 +86,7 @@ class _Side:
         self.socket = one
         self.fd = one.fileno()
         self.out, self.into = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
+        try:  # noqa: SIM105  contextlib is not needed here otherwise
             fcntl.fcntl(self.into, _F_SETPIPE_SZ, _CHUNK)
         except OSError:
             pass  # an ordinary user's pipes are small once they have many: pipe(7)

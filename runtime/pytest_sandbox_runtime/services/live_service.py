@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_sandbox_runtime.errors import CommandTimeoutError, SandboxClosedError, ServiceError
 from pytest_sandbox_runtime.process import STDOUT
@@ -26,22 +26,30 @@ if TYPE_CHECKING:
     Config = dict[str, Any]
 
 
-class LiveService:
-    """A service that is ready: only an Engine makes one. What it lacks, its ``sandbox`` has; ``network`` is where it is."""
+class Parts(NamedTuple):
+    """What a service is put together from."""
 
-    def __init__(
-        self, service: Service, sandbox: Sandbox, network: LiveNetwork, config: Config, log: str, undo: ExitStack
-    ) -> None:
-        self.service = service
-        self.sandbox = sandbox
-        self.network = network
-        self._config = config
-        self._log = log
+    service: Service
+    sandbox: Sandbox
+    network: LiveNetwork
+    process: Process
+    config: Config
+    log: str
+
+
+class LiveService:
+    """A service that is ready: only an Engine makes one. What it lacks its ``sandbox`` has; ``network`` is its own."""
+
+    def __init__(self, parts: Parts, undo: ExitStack) -> None:
+        self.service = parts.service
+        self.sandbox = parts.sandbox
+        self.network = parts.network
+        self.process = parts.process
         self.dependencies: tuple[LiveService, ...] = ()
-        self._undo: ExitStack | None = None
-        self.process = self._start(undo)
-        self.wait()
-        self._undo = undo.pop_all()
+        self.parts = parts
+        self._config = parts.config
+        self._log = parts.log
+        self._undo: ExitStack | None = undo.pop_all()
 
     def __repr__(self) -> str:
         return f"<LiveService {self.name} {'closed' if self._undo is None else self.process!r}>"
@@ -58,15 +66,14 @@ class LiveService:
             self.close()
 
     @property
+    def is_shared(self) -> bool:
+        """Whether others use it, too, and it lives until the last of them closes it."""
+        return self.service.share == "run"
+
+    @property
     def name(self) -> str:
         """How it is called in messages."""
         return str(self.service)
-
-    def _start(self, undo: ExitStack) -> Process:
-        with open(self._log, "ab", 0) as log:
-            process = self.sandbox.popen(command_of(self.service, self._config), stdout=log, stderr=STDOUT)
-        undo.callback(process.close)
-        return process
 
     def wait(self, what: Ready | None = None, timeout: float | None = None) -> None:
         """Wait for ``what``, the service's own readiness where it is None; raises ServiceError."""
@@ -112,6 +119,15 @@ class LiveService:
         """Return all that it has printed."""
         return read_log(self._log)
 
+    @property
+    def log_size(self) -> int:
+        """How many bytes it has printed."""
+        return os.stat(self._log).st_size
+
+    def logs_since(self, size: int) -> str:
+        """Return what it has printed behind its first ``size`` bytes."""
+        return read_log(self._log, size)
+
     def check(self) -> None:
         """Raise ServiceError where it has ended."""
         if self.process.poll() is not None:
@@ -140,8 +156,12 @@ class LiveService:
         """Stop it, start it anew on the files as they are, and wait until it is ready."""
         if self._undo is None:
             raise SandboxClosedError(f"{self.name} was closed")
+        if self.is_shared:
+            raise ServiceError(
+                f"{self.name} is shared by the whole run, and cannot be started anew by one of its users"
+            )
         self.stop()
-        self.process = self._start(self._undo)
+        self.process = launch(self.service, self.sandbox, self._config, self._log, self._undo)
         self.wait()
 
     def own(self, others: Iterable[LiveService]) -> None:
@@ -154,13 +174,31 @@ class LiveService:
             undo.push(self._undo)
             self._undo = undo.pop_all()
 
+    def let_go(self) -> None:
+        """Forget it, and those that it depends on, without ending them: the supervisor has them now."""
+        for one in (self, *self.dependencies):
+            if one._undo is not None:
+                one._undo.pop_all()
+                one._undo = None
+            one.process.let_go()
+            one.sandbox.let_go()
+
     def close(self) -> None:
         """Kill it and forget its files. Again: nothing."""
         undo, self._undo = self._undo, None
         if undo is not None:
             undo.close()
-            with suppress(OSError):
-                os.unlink(self._log)
+            if not self.is_shared:
+                with suppress(OSError):
+                    os.unlink(self._log)
+
+
+def launch(service: Service, sandbox: Sandbox, config: Config, log: str, undo: ExitStack) -> Process:
+    """Start the program of ``service``, which prints into the file ``log``; ``undo`` ends it."""
+    with open(log, "ab", 0) as output:
+        process = sandbox.popen(command_of(service, config), stdout=output, stderr=STDOUT)
+    undo.callback(process.close)
+    return process
 
 
 def command_of(service: Service, config: Config) -> Any:

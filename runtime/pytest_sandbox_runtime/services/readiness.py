@@ -30,7 +30,9 @@ _TAIL = 20
 class Readiness:
     """What is known of one service that starts: which of its conditions were seen."""
 
-    def __init__(self, sandbox: Sandbox, process: Process, log: str, ports: tuple[int, ...], check: Ready | None) -> None:
+    def __init__(
+        self, sandbox: Sandbox, process: Process, log: str, ports: tuple[int, ...], check: Ready | None
+    ) -> None:
         self._sandbox = sandbox
         self._process = process
         self._log = log
@@ -47,7 +49,7 @@ class Readiness:
             Command: self._succeeds,
             File: lambda ready: self._sandbox.files.exists(ready.path),
             Healthy: lambda _: self._health is not None and self.holds(self._health),
-            AllOf: lambda ready: all([self.holds(part) for part in ready.parts]),
+            AllOf: lambda ready: all(self.holds(part) for part in ready.parts),
             AnyOf: lambda ready: any(self.holds(part) for part in ready.parts),
         }
 
@@ -150,10 +152,11 @@ def state_of(process: Process) -> str:
     return f"was killed by {signal.Signals(-code).name}" + (", out of memory" if process.oom_killed else "")
 
 
-def read_log(path: str) -> str:
-    """Return what a service has printed."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
+def read_log(path: str, begin: int = 0) -> str:
+    """Return what a service has printed behind the first ``begin`` bytes."""
+    with open(path, "rb") as file:
+        file.seek(begin)
+        return file.read().decode("utf-8", "surrogateescape")
 
 
 def tail(path: str) -> str:

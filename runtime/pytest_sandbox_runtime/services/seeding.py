@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. Services that are filled once: the result is a layer, and every test starts with a copy of it."""
+"""PYTEST_DONT_REWRITE. Services that are filled once: what that left is a layer, and each test has a copy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import ImageError, ServiceError
 from pytest_sandbox_runtime.images.documents import canonical
-from pytest_sandbox_runtime.specs.image import Image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.live_network import LiveNetwork
     from pytest_sandbox_runtime.services.live_service import LiveService
+    from pytest_sandbox_runtime.specs.image import Image
     from pytest_sandbox_runtime.specs.service import Seed, Service
 
 _CHUNK = 1 << 20
@@ -47,7 +47,9 @@ def _plant(engine: Engine, service: Service, seed: Seed, network: LiveNetwork) -
         _act(live, seed)
         status = live.stop()
         if status not in (0, -live.stop_signal):
-            raise ServiceError(f"{service} did not end cleanly after it was seeded: status {status}\n{live.logs()[-2000:]}")
+            raise ServiceError(
+                f"{service} did not end cleanly after it was seeded: status {status}\n{live.logs()[-2000:]}"
+            )
         return live.sandbox.commit()
 
 
@@ -56,6 +58,13 @@ def _act(live: LiveService, seed: Seed) -> None:
         seed.act(live)
     else:
         live.run(seed.act, check=True)
+
+
+def identity(service: Service) -> str:
+    """Return what tells ``service`` from others, the same in every process of a run."""
+    said = [repr(replace(service, seeds=(), depends_on=())), *map(identity, service.depends_on)]
+    said += [repr((_code(seed.act), [_content(path) for path in seed.inputs])) for seed in service.seeds]
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()
 
 
 def _key(digest: str, service: Service, seed: Seed) -> str:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import ServiceError
-from pytest_sandbox_runtime.services.live_service import LiveService, health_of, needs_health
+from pytest_sandbox_runtime.services.live_service import LiveService, Parts, health_of, launch, needs_health
 from pytest_sandbox_runtime.specs.service import in_order
 
 if TYPE_CHECKING:
@@ -69,4 +69,11 @@ def start(engine: Engine, service: Service, network: LiveNetwork) -> LiveService
     with ExitStack() as undo:
         sandbox = undo.enter_context(engine.create(spec, [network.join(*service.aliases)]))
         log = os.path.join(engine.run_directory, f"service-{sandbox.name}.log")
-        return LiveService(service, sandbox, network, config, log, undo)
+        process = launch(service, sandbox, config, log, undo)
+        live = LiveService(Parts(service, sandbox, network, process, config, log), undo)
+    try:
+        live.wait()
+    except BaseException:
+        live.close()
+        raise
+    return live

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.layers import ConfigLayer, FileLayer, Layer
     from pytest_sandbox_runtime.specs.network import Network
     from pytest_sandbox_runtime.specs.packages import Apk, Apt, Pip
-    from pytest_sandbox_runtime.specs.service import Seed, Service
     from pytest_sandbox_runtime.specs.run_mounts import (
         BindMount,
         CacheMount,
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
         SecretMount,
         TmpfsMount,
     )
+    from pytest_sandbox_runtime.specs.service import Seed, Service
 
 _HOMES = {
     "bases": ("Archive", "Base", "Debian", "Dockerfile", "Pull", "Scratch", "Unpacked"),

@@ -61,7 +61,7 @@ def parse_subnet(subnet: str) -> IPv4Network:
         )
     if network.prefixlen > _LONGEST_PREFIX:
         raise SpecError(f"subnet={subnet!r} has no room for two sandboxes and a gateway", hint="/29 is the smallest")
-    if network.is_multicast or network.is_loopback or network.is_unspecified or network.prefixlen < 8:  # noqa: PLR0916
+    if network.is_multicast or network.is_loopback or network.is_unspecified or network.prefixlen < 8:
         raise SpecError(f"subnet={subnet!r} is no place for hosts", hint="for example 10.5.0.0/24")
     return network
 

@@ -46,6 +46,28 @@ class Tmpfs:
             object.__setattr__(self, "size", parse_size(self.size))
 
 
+def _published(ports: Any) -> tuple[tuple[int, str, int], ...]:
+    """Return each port with its protocol, and the one that it has on this machine."""
+    published = []
+    for inside, outside in [pair if len(pair) == 2 else (f"{pair[0]}/{pair[1]}", pair[2]) for pair in _pairs(ports)]:
+        number, _, protocol = str(inside).partition("/")
+        protocol = protocol or "tcp"
+        if protocol not in ("tcp", "udp"):
+            raise SpecError(f"ports has {inside!r}, whose protocol is neither tcp nor udp")
+        if not (_is_port(number) and _is_port(outside)):
+            raise SpecError(f"ports has {inside!r}: {outside!r}, which are no numbers from 1 to 65535")
+        published.append((int(number), protocol, int(outside)))
+    return tuple(published)
+
+
+def _pairs(ports: Any) -> list[tuple[Any, ...]]:
+    return list(ports.items()) if isinstance(ports, dict) else [tuple(pair) for pair in ports]
+
+
+def _is_port(number: Any) -> bool:
+    return not isinstance(number, bool) and str(number).isdecimal() and 0 < int(number) < 65536
+
+
 def _check_target(target: str) -> None:
     if not os.path.isabs(target) or ".." in target.split("/"):
         raise SpecError(f"mount target {target!r} is no absolute path without ..")
@@ -55,6 +77,7 @@ def _check_target(target: str) -> None:
 class SandboxSpec:
     """What to start. ``memory`` in bytes or as "256M", ``cpus`` in processors, ``timeout`` in seconds for each command.
 
+    ``ports`` are published on this machine's loopback device: {80: 8080}, and {"53/udp": 5353} for UDP.
     Raises SpecError where a value cannot be right.
     """
 
@@ -71,6 +94,7 @@ class SandboxSpec:
     read_only: bool = False
     timeout: float | None = None
     time_namespace: bool = False
+    ports: Any = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image):
@@ -79,6 +103,7 @@ class SandboxSpec:
             )
         object.__setattr__(self, "env", tuple(sorted(environment(self.env))))
         object.__setattr__(self, "mounts", tuple(self.mounts))
+        object.__setattr__(self, "ports", _published(self.ports))
         if self.memory is not None:
             object.__setattr__(self, "memory", parse_size(self.memory))
         self._check_limits()

@@ -116,7 +116,9 @@ class Service:
         """Copy this service with ``variables`` added to its environment."""
         return replace(self, env=tuple(sorted({**dict(self.env), **variables}.items())))
 
-    def seed(self, act: Callable[[Any], object] | str | Sequence[str], *, inputs: Sequence[str | os.PathLike[str]] = ()) -> Self:
+    def seed(
+        self, act: Callable[[Any], object] | str | Sequence[str], *, inputs: Sequence[str | os.PathLike[str]] = ()
+    ) -> Self:
         """Copy this service, to start as it is after ``act``: a function of the live service, or a command in it.
 
         Done once, and kept as a layer for as long as the image, the code of ``act`` and the content of ``inputs``,
@@ -143,7 +145,7 @@ def signal_of(name: str) -> int:
 
 
 def in_order(services: Sequence[Service]) -> tuple[Service, ...]:
-    """Return ``services`` and all that they depend on, each once and behind what it depends on; SpecError for a cycle."""
+    """Return ``services`` and all that they depend on, each once and behind that; SpecError for a cycle."""
     ordered: dict[Service, None] = {}
 
     def visit(service: Service, path: tuple[Service, ...]) -> None:

@@ -14,11 +14,11 @@ from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, sethostname, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import close_range
+from pytest_sandbox_runtime.network.namespaces import raise_loopback
 from pytest_sandbox_runtime.rootfs.steps import carry_out, describe
 from pytest_sandbox_runtime.supervisor.confinement import confine
 from pytest_sandbox_runtime.supervisor.init import serve
 from pytest_sandbox_runtime.supervisor.messages import send
-from pytest_sandbox_runtime.network.namespaces import raise_loopback
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

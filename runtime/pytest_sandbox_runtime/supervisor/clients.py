@@ -42,8 +42,8 @@ class Sandbox:
 class Client:
     """Who asks: a socket, the process behind it, and the sandboxes that die with it.
 
-    ``standby`` are made, while nobody waits, of the job that was asked for twice in a row, and handed out to who asks for
-    it next: a sandbox is handed out once, ever.
+    ``standby`` are made, while nobody waits, of the job that was asked for twice in a row, and handed out to who asks
+    for it next: a sandbox is handed out once, ever.
     """
 
     def __init__(self, channel: socket.socket) -> None:

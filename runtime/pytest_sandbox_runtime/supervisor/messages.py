@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 # A packet must fit in the socket's buffer (net.core.wmem_default, 208 KiB); what is larger goes by memfd_create(2).
 _INLINE = 65536
-_MAX_FDS = 16
+# As many as unix(7) lets one message carry.
+_MAX_FDS = 253
 _HEADER = b"\0memfd"
 
 
@@ -50,13 +51,13 @@ def _send_large(channel: socket.socket, packet: bytes, fds: tuple[int, ...]) -> 
         os.close(fd)
 
 
-def receive(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | None:
+def receive(channel: socket.socket, flags: int = 0) -> tuple[tuple[object, ...], list[int]] | None:
     """Return the next message and the descriptors that came with it (close-on-exec), or None at end of file."""
     try:
-        packet, ancillary = _receive_packet(channel)
+        packet, ancillary = _receive_packet(channel, flags)
     except ConnectionResetError:
         # Said once, of a peer that died with something unread; its last words are still there.
-        packet, ancillary = _receive_packet(channel)
+        packet, ancillary = _receive_packet(channel, flags)
     fds = [fd for level, kind, data in ancillary if kind == socket.SCM_RIGHTS for fd in _unpack(data)]
     if packet.startswith(_HEADER):
         packet = _read_all(fds.pop(0))
@@ -65,8 +66,8 @@ def receive(channel: socket.socket) -> tuple[tuple[object, ...], list[int]] | No
     return marshal.loads(packet), fds
 
 
-def _receive_packet(channel: socket.socket) -> tuple[bytes, list[tuple[int, int, bytes]]]:
-    return channel.recvmsg(_INLINE, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC)[:2]
+def _receive_packet(channel: socket.socket, flags: int) -> tuple[bytes, list[tuple[int, int, bytes]]]:
+    return channel.recvmsg(_INLINE, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC | flags)[:2]
 
 
 def _unpack(data: bytes) -> tuple[int, ...]:

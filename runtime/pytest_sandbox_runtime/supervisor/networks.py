@@ -129,8 +129,9 @@ class Networks:
         return tuple(map(spelled, port.addresses))
 
     def leave(self, member: Member) -> None:
-        """Take a sandbox that has gone off all its networks."""
-        for number, port in member.ports.items():
+        """Take a sandbox that has gone, or is about to, off all its networks. Again: nothing."""
+        ports, member.ports = member.ports, {}
+        for number, port in ports.items():
             network = self._networks[number]
             network.bridge.detach(port)
             del network.members[member.name]

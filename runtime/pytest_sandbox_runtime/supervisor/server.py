@@ -6,6 +6,7 @@ client's sandboxes end; when the first client ends, the run does, and the kernel
 
 from __future__ import annotations
 
+import errno
 import gc
 import marshal
 import os
@@ -25,11 +26,14 @@ from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
 from pytest_sandbox_runtime.supervisor.networks import Member, Networks
 from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, sweep
+from pytest_sandbox_runtime.supervisor.shares import Shares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from pytest_sandbox_runtime.supervisor.directories import Directory
 
     # A network's number, the names by which to be found on it, and the host's number or None.
     Join = tuple[int, tuple[str, ...], int | None]
@@ -71,6 +75,7 @@ class Supervisor:
         self._groups = Groups(os.path.basename(run))
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
+        self._shares = Shares(self._discard, self._networks.close)
         self._requests: dict[str, Callable[..., None]] = {
             "hello": self._hello,
             "create": self._create,
@@ -79,6 +84,10 @@ class Supervisor:
             "join": self._join,
             "close network": self._close_network,
             "forward": self._forward,
+            "share": self._shares.ask,
+            "publish": self._shares.publish,
+            "give up": self._shares.give_up,
+            "release": self._shares.release,
             "listen": self._listen,
         }
 
@@ -206,7 +215,11 @@ class Supervisor:
         send(client.channel, ("network", number))
 
     def _join(self, client: Client, name: str, join: Join) -> None:
-        member = self._sandboxes[name].member
+        sandbox = self._sandboxes.get(name)
+        member = None if sandbox is None else sandbox.member
+        if member is None:
+            _fail(client, "join the network", OSError(errno.ENODEV, "", ""))
+            return
         try:
             addresses = self._networks.join(member, *join)
         except OSError as error:
@@ -330,9 +343,13 @@ class Supervisor:
                 self._discard(sandbox)
             for number in one.networks:
                 self._networks.close(number)
+            self._shares.lose(one)
 
     def _discard(self, sandbox: Sandbox) -> None:
         sandbox.unwanted = True
+        if sandbox.member is not None:
+            # At once: who comes next may have the same address, and the same names.
+            self._networks.leave(sandbox.member)
         if sandbox.status is None:
             os.kill(sandbox.pid, signal.SIGKILL)
         else:
@@ -362,7 +379,6 @@ class Supervisor:
         if sandbox.group is not None:
             sandbox.group.remove()
         if sandbox.member is not None:
-            self._networks.leave(sandbox.member)
             sandbox.member.close()
         if sandbox.member is not None and sandbox.member.has_joined:
             close(sandbox.member.namespace)

@@ -23,7 +23,7 @@ from pytest_sandbox_runtime.specs import Dockerfile, Image, Unpacked
 from pytest_sandbox_runtime.specs.origin import origin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from pytest_sandbox_runtime.engine import Engine
