@@ -100,9 +100,10 @@ class LiveService:
         """Return where ``port``, its first where left out, is to be had on this machine: see Sandbox.address."""
         return self.sandbox.address(self.port if port is None and "path" not in words else port, **words)
 
-    def url(self, port: int | None = None, path: str = "/", *, scheme: str = "http") -> str:
-        """Return a URL on this machine that leads to ``port``, its first where left out."""
-        return self.sandbox.url(port or self.port, path, scheme=scheme)
+    def url(self, path: str = "", *, inside: bool = False) -> str:
+        """Return its URL on this machine, with ``path`` behind it; or ``inside``, for others on its network."""
+        host, port = (self.ip, self.port) if inside else self.address()
+        return self.service.url.format(host=host, port=port) + path.removeprefix("/")
 
     def connect(self, port: int | None = None, **words: Any) -> Any:
         """Return a connected socket: see Sandbox.connect."""

@@ -37,6 +37,7 @@ class Service:
     ``command`` is the image's where it is left out. ``ready`` says when it may be used: where left out, when somebody
     listens at each of ``ports``, the ports inside. Those in ``depends_on`` are ready before it starts, and are found
     by their ``name``. ``share`` is who has the same one: each "test" its own, a "worker" of xdist, or the whole "run".
+    ``url`` is how clients are told of it, with {host} and {port} where those of its first port go.
     ``timeout`` is how long it may take to be ready, and ``stop_timeout`` to end after ``stop_signal``, in seconds.
     ``sandbox`` are words of SandboxSpec.
     """
@@ -53,6 +54,7 @@ class Service:
     stop_signal: str | None = field(default=None, kw_only=True)
     stop_timeout: float = field(default=10, kw_only=True)
     timeout: float = field(default=60, kw_only=True)
+    url: str = field(default="http://{host}:{port}/", kw_only=True)
     sandbox: Any = field(default=(), kw_only=True)
     seeds: tuple[Seed, ...] = field(default=(), kw_only=True)
 
