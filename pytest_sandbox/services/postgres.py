@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pytest_sandbox_runtime import Image, Service
+from pytest_sandbox_runtime import Image, Service, ready
 
 _DATA = "/var/lib/postgresql/sandbox"
 _BIN = "/usr/lib/postgresql/*/bin"
@@ -26,6 +26,8 @@ def postgres(
     words = {"name": name, "ports": (5432,), "url": f"postgresql://{user}@{{host}}:{{port}}/{database}", **words}
     if image is not None:
         env = {"POSTGRES_USER": user, "POSTGRES_DB": database, "POSTGRES_HOST_AUTH_METHOD": "trust"}
+        # While it fills its directory, that image's server answers on its Unix socket only.
+        words.setdefault("ready", ready.command(["pg_isready", "-q", "-h", "127.0.0.1"]))
         return Service(image, env={**env, **dict(words.pop("env", ()))}, **words)
     initdb = f"{_BIN}/initdb -D {_DATA} -U {user} -A trust -E UTF8 --locale=C.UTF-8 -N"
     image = (
@@ -38,4 +40,5 @@ def postgres(
     if database != "postgres":
         image = image.run(f"echo 'CREATE DATABASE {database}' | {_BIN}/postgres --single -D {_DATA} postgres")
     command = f"exec {_BIN}/postgres -D {_DATA} -c listen_addresses='*' {_FAST}"
-    return Service(image, command=command, **words)
+    # It listens before it lets anybody in.
+    return Service(image, command=command, **{"ready": ready.log("ready to accept connections"), **words})
