@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SandboxError,
         Service,
         Tmpfs,
+        Volume,
         ready,
     )
 
@@ -43,6 +44,7 @@ __all__ = [
     "SandboxError",
     "Service",
     "Tmpfs",
+    "Volume",
     "ready",
     "sandbox_service",
 ]

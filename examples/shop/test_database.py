@@ -20,7 +20,7 @@ def test_an_order_takes_from_the_stock_of_its_product_only(sql, product):
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_what_one_test_ruins_the_next_one_has(sql, attempt):
+def test_what_one_test_ruins_the_next_one_has(sql, attempt):  # noqa: ARG001  the same again
     assert sql.execute("SELECT count(*), sum(stock) FROM products").fetchone() == (50, 500)
     sql.execute("DROP TABLE orders, products")
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.sandbox import Sandbox
     from pytest_sandbox_runtime.services.live_service import LiveService
     from pytest_sandbox_runtime.specs import Image, Mount, Network, Outcome, SandboxSpec, Service, Tmpfs, ready
+    from pytest_sandbox_runtime.specs.sandbox import Volume
     from pytest_sandbox_runtime.terminal import Terminal
 
 _HOMES = {
@@ -71,10 +72,11 @@ _HOMES = {
     "sandbox": ("Sandbox",),
     "services.live_service": ("LiveService",),
     "specs": ("Image", "Mount", "Network", "Outcome", "SandboxSpec", "Service", "Tmpfs", "ready"),
+    "specs.sandbox": ("Volume",),
     "terminal": ("Terminal",),
 }
 # Declarations and errors, which a suite may import on any system.
-_ANYWHERE = ("errors", "specs")
+_ANYWHERE = ("errors", "specs", "specs.sandbox")
 __all__ = [
     "DEVNULL",
     "PIPE",
@@ -115,6 +117,7 @@ __all__ = [
     "Terminal",
     "Tmpfs",
     "UnsupportedError",
+    "Volume",
     "ready",
     "require_linux",
 ]

@@ -26,6 +26,7 @@ from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import DEFAULT_HOSTNAME, Mount
 from pytest_sandbox_runtime.state import can_be_upper
 from pytest_sandbox_runtime.supervisor.removal import kept_path
+from pytest_sandbox_runtime.volumes import with_volumes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -202,7 +203,7 @@ class Engine:
         connection = self._connection
         connection.check_open()
         declared = spec
-        spec = self._enforceable(self._resolved(spec))
+        spec = with_volumes(self._enforceable(self._resolved(spec)), self.run_directory)
         joins = tuple(network if isinstance(network, tuple) else network.join() for network in networks)
         job = self._jobs.of(spec, self._nameservers(spec, joins))
         made, (pidfd, theirs) = self._ask_for(spec, job, joins)

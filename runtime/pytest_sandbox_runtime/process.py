@@ -55,6 +55,8 @@ class Process:
         self.returncode: int | None = None
         self.cpu_seconds: float | None = None
         self.oom_killed = False
+        # How often it was started again: see Sandbox.popen.
+        self.restarts = 0
         self._reply = reply
         self._signal = send_signal
         self._oom = oom
@@ -77,20 +79,25 @@ class Process:
 
     def poll(self) -> int | None:
         """Return the return code, or None while the command runs."""
-        if self.returncode is None and _readable(self._reply, 0):
+        while self.returncode is None and _readable(self._reply, 0):
             self._hear()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         """Return the return code when the command has ended; raises CommandTimeoutError after ``timeout`` seconds."""
-        if self.returncode is None:
-            if not _readable(self._reply, timeout):
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self.returncode is None:
+            if not _readable(self._reply, None if deadline is None else deadline - time.monotonic()):
                 raise CommandTimeoutError(Outcome(self.args, 0, b"", b""), timeout or 0)
             self._hear()
-        return self.returncode  # type: ignore[return-value]  # _hear has set it
+        return self.returncode
 
     def _hear(self) -> None:
         received = receive_or_none(self._reply, self._flags)
+        if received is not None and received[0][0] == "restarted":
+            self.pid = int(received[0][1])  # type: ignore[call-overload]
+            self.restarts += 1
+            return
         self._ended = time.monotonic()
         if received is None:
             # The sandbox died, and with it all in it, by SIGKILL: pid_namespaces(7).

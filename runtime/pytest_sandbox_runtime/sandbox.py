@@ -182,14 +182,17 @@ class Sandbox:
         env: Mapping[str, str] | None = None,
         workdir: str | None = None,
         user: str | int | None = None,
+        restart: tuple[bool, int] | None = None,
     ) -> Process:
         """Start a command and return at once. PIPE, DEVNULL and STDOUT are subprocess's; stdin is DEVNULL if left out.
 
-        Raises CommandNotFoundError where there is no such program, CommandError where it cannot be started.
+        ``restart`` has it start again when it has ended: always, or where that is False only when it has failed; and
+        how many times at most, -1 for any number. Raises CommandNotFoundError where there is no such program,
+        CommandError where it cannot be started.
         """
         with ExitStack() as undo:
             ours, theirs = open_streams(stdin, stdout, stderr, undo)
-            reply, pid, _ = self._start(args, env, workdir, user, None, theirs, undo)
+            reply, pid, _ = self._start(args, env, workdir, user, None, theirs, undo, restart)
             process = Process(shown(args), pid, reply, ours, self.signal_process, self._started.oom)
             # Ours live on in the process; theirs are closed here, so that an end of file can arrive.
             undo.pop_all()
@@ -235,12 +238,13 @@ class Sandbox:
         window: tuple[int, int] | None,
         streams: tuple[int, ...],
         undo: ExitStack,
+        restart: tuple[bool, int] | None = None,
     ) -> tuple[socket.socket, int, list[int]]:
         argv = argv_of(args)
         account = self.account if user is None else self._find_account(user)
         workdir = workdir or self.spec.workdir or "/"
         who = None if account is None else (account.uid, account.gid, list(account.groups))
-        command = (argv, self._environment(account, env), os.fsencode(workdir), who, window)
+        command = (argv, self._environment(account, env), os.fsencode(workdir), who, window, restart)
         self._check_open()
         reply, ((word, *operands), fds) = self._started.control.start(command, streams)
         undo.callback(reply.close)

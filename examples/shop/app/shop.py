@@ -30,7 +30,9 @@ class Shop(BaseHTTPRequestHandler):
     def do_GET(self):
         """Health, all products, or one."""
         if self.path == "/health":
-            self.answer(HTTPStatus.OK, {"products": query("SELECT count(*) FROM products")[0][0], "cache": CACHE.ping()})
+            self.answer(
+                HTTPStatus.OK, {"products": query("SELECT count(*) FROM products")[0][0], "cache": CACHE.ping()}
+            )
         elif self.path == "/products":
             rows = query("SELECT id, name, stock FROM products ORDER BY id LIMIT 100")
             self.answer(HTTPStatus.OK, [{"id": number, "name": name, "stock": stock} for number, name, stock in rows])

@@ -11,7 +11,7 @@ from pytest_sandbox_runtime.errors import CommandTimeoutError, SandboxClosedErro
 from pytest_sandbox_runtime.process import STDOUT
 from pytest_sandbox_runtime.services.readiness import Readiness, read_log, state_of, tail
 from pytest_sandbox_runtime.specs.ready import Command, Healthy, Ready
-from pytest_sandbox_runtime.specs.service import signal_of
+from pytest_sandbox_runtime.specs.service import restart_of, signal_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -197,7 +197,8 @@ class LiveService:
 def launch(service: Service, sandbox: Sandbox, config: Config, log: str, undo: ExitStack) -> Process:
     """Start the program of ``service``, which prints into the file ``log``; ``undo`` ends it."""
     with open(log, "ab", 0) as output:
-        process = sandbox.popen(command_of(service, config), stdout=output, stderr=STDOUT)
+        restart = restart_of(service.restart)
+        process = sandbox.popen(command_of(service, config), stdout=output, stderr=STDOUT, restart=restart)
     undo.callback(process.close)
     return process
 

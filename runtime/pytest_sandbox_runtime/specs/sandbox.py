@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import SpecError
@@ -16,20 +16,45 @@ if TYPE_CHECKING:
 
 MIN_MEMORY = 4 << 20
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+_VOLUME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 _NETWORKS = ("none", "host")
 DEFAULT_HOSTNAME = "sandbox"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mount:
-    """A file or directory of the host that is seen in the sandbox; read-only unless it says otherwise."""
+@dataclass(frozen=True)
+class Volume:
+    """A directory that all sandboxes of a run share that mount one of this ``name``; it begins as ``source`` is."""
 
-    source: str
-    target: str
-    read_only: bool = True
+    name: str
+    source: str | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "source", os.path.abspath(self.source))
+        if not isinstance(self.name, str) or not _VOLUME.fullmatch(self.name):
+            hint = "letters, digits, -, _ and ., at most 128"
+            raise SpecError(f"{self.name!r} is no name of a volume", hint=hint)
+        if self.source is not None:
+            object.__setattr__(self, "source", os.path.abspath(self.source))
+            if not os.path.isdir(str(self.source)):
+                raise SpecError(f"the volume {self.name} is to begin as {self.source}, which is no directory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mount:
+    """A file or directory of the host, or a Volume, that is seen in the sandbox.
+
+    Of the host it is read-only, and a volume is not, unless ``read_only`` says otherwise.
+    """
+
+    source: str | Volume
+    target: str
+    read_only: Any = None
+
+    def __post_init__(self) -> None:
+        is_volume = isinstance(self.source, Volume)
+        if not is_volume:
+            object.__setattr__(self, "source", os.path.abspath(self.source))  # type: ignore[type-var]
+        if self.read_only is None:
+            object.__setattr__(self, "read_only", not is_volume)
         _check_target(self.target)
 
 
@@ -136,4 +161,4 @@ class SandboxSpec:
         return replace(self, env=tuple(sorted({**dict(self.env), **variables}.items())))
 
 
-SPEC_FIELDS = tuple(field.name for field in fields(SandboxSpec))
+SPEC_FIELDS = tuple(one.name for one in fields(SandboxSpec))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+_RESTART = re.compile(r"no|always|unless-stopped|(on-failure)(?::(\d+))?")
 SHARES = ("test", "worker", "run")
 
 
@@ -37,6 +39,7 @@ class Service:
     ``command`` is the image's where it is left out. ``ready`` says when it may be used: where left out, when somebody
     listens at each of ``ports``, the ports inside. Those in ``depends_on`` are ready before it starts, and are found
     by their ``name``. ``share`` is who has the same one: each "test" its own, a "worker" of xdist, or the whole "run".
+    ``restart`` is "no", "always", or "on-failure", with or without the most times as in "on-failure:3".
     ``url`` is how clients are told of it, with {host} and {port} where those of its first port go.
     ``timeout`` is how long it may take to be ready, and ``stop_timeout`` to end after ``stop_signal``, in seconds.
     ``sandbox`` are words of SandboxSpec.
@@ -51,6 +54,7 @@ class Service:
     depends_on: tuple[Service, ...] = field(default=(), kw_only=True)
     aliases: tuple[str, ...] = field(default=(), kw_only=True)
     share: str = field(default="test", kw_only=True)
+    restart: str = field(default="no", kw_only=True)
     stop_signal: str | None = field(default=None, kw_only=True)
     stop_timeout: float = field(default=10, kw_only=True)
     timeout: float = field(default=60, kw_only=True)
@@ -89,6 +93,7 @@ class Service:
                 raise SpecError(f"depends_on has {one!r}, which is no Service")
             if not one.name:
                 raise SpecError(f"{one} has no name, by which what depends on it could find it", hint="give it name=")
+        restart_of(self.restart)
         if self.stop_signal is not None:
             signal_of(self.stop_signal)
         for name in ("timeout", "stop_timeout"):
@@ -134,6 +139,16 @@ class Service:
             if not os.path.exists(path):
                 raise SpecError(f"the input {path} of a seed is not there")
         return replace(self, seeds=(*self.seeds, Seed(act, paths)))
+
+
+def restart_of(policy: str) -> tuple[bool, int] | None:
+    """Return whether a service always starts again, and how often at most; None for never. Raises SpecError."""
+    match = _RESTART.fullmatch(policy) if isinstance(policy, str) else None
+    if match is None:
+        raise SpecError(f"restart={policy!r} is no policy", hint="no, always, on-failure, or for example on-failure:3")
+    if policy == "no":
+        return None
+    return match[1] is None, int(match[2]) if match[2] else -1
 
 
 def signal_of(name: str) -> int:

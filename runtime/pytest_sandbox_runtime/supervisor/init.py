@@ -13,6 +13,7 @@ import resource  # noqa: F401  os.wait4 loads it, when the host's files are out 
 import select
 import struct
 import termios
+import time
 
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
@@ -26,6 +27,8 @@ _READY = select.POLLIN | select.POLLHUP
 # termios has these two from Python 3.13 on: ioctl_tty(2).
 _TIOCSPTLCK = 0x40045431
 _TIOCGPTN = 0x80045430
+_ENDING = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGQUIT)
+_FIRST_DELAY, _MOST_DELAY = 0.1, 60.0
 # Python ignores some signals, and who started pytest may ignore others; a command begins with none ignored.
 _DEFAULTS = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 
@@ -36,6 +39,9 @@ class Init:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._waiting: dict[int, socket.socket] = {}
+        self._kept: dict[int, Kept] = {}
+        # Commands that start again, each at a moment of time.monotonic.
+        self._due: list[tuple[float, Kept, socket.socket]] = []
         self._requests: dict[str, Callable[..., None]] = {
             "exec": self._exec,
             "signal": self._signal,
@@ -51,7 +57,7 @@ class Init:
         poll.register(deaths, select.POLLIN)
         poll.register(self._control, select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self._start_due()):
                 if fd == deaths:
                     os.read(deaths, 4096)
                     self._reap()
@@ -79,11 +85,16 @@ class Init:
             reply.close()
             return
         self._waiting[pid] = reply
+        restart = command[5]
+        if restart is not None:
+            self._kept[pid] = Kept(pid, command, [os.dup(fd) for fd in fds[1:]], *restart)  # type: ignore[misc]
         _tell(reply, ("started", pid), () if master is None else (master,))
         if master is not None:
             os.close(master)
 
     def _signal(self, pid: int, number: int, group: bool, fds: list[int]) -> None:  # noqa: FBT001, ARG002
+        if number in _ENDING:
+            self._let_end(pid)
         try:
             if group:
                 os.killpg(pid, number)
@@ -91,6 +102,17 @@ class Init:
                 os.kill(pid, number)
         except ProcessLookupError:
             pass
+
+    def _let_end(self, pid: int) -> None:
+        """Start a command no more whose client wants it to end, as it is with Docker."""
+        if pid in self._kept:
+            self._kept.pop(pid).close()
+        for entry in [one for one in self._due if one[1].pid == pid]:
+            self._due.remove(entry)
+            _, kept, reply = entry
+            kept.close()
+            _tell(reply, ("exited", kept.status, 0.0))
+            reply.close()
 
     def _kill_all(self, fds: list[int]) -> None:
         reply = socket.socket(fileno=os.dup(fds[0]))
@@ -115,12 +137,72 @@ class Init:
         wanted.close()
         reply.close()
 
+    def _start_due(self) -> float | None:
+        """Start what is due, and return the milliseconds until more is."""
+        now = time.monotonic()
+        for entry in [one for one in self._due if one[0] <= now]:
+            self._due.remove(entry)
+            _, kept, reply = entry
+            try:
+                pid, _ = start(kept.command, kept.fds)
+            except OSError:
+                kept.close()
+                _tell(reply, ("exited", 127, 0.0))
+                reply.close()
+                continue
+            kept.pid = pid
+            self._waiting[pid], self._kept[pid] = reply, kept
+            _tell(reply, ("restarted", pid))
+        return max(1, (min(one[0] for one in self._due) - now) * 1000) if self._due else None
+
     def _reap(self) -> None:
         for pid, status, usage in _dead():
-            reply = self._waiting.pop(pid, None)
-            if reply is not None:
+            reply, kept = self._waiting.pop(pid, None), self._kept.pop(pid, None)
+            if reply is not None and kept is not None and kept.goes_on(os.waitstatus_to_exitcode(status)):
+                self._due.append((time.monotonic() + kept.delay(), kept, reply))
+            elif reply is not None:
+                if kept is not None:
+                    kept.close()
                 _tell(reply, ("exited", os.waitstatus_to_exitcode(status), usage))
                 reply.close()
+
+
+class Kept:
+    """A command that starts again when it has ended: ``always``, or where it failed; ``left`` times, -1 for ever."""
+
+    def __init__(
+        self,
+        pid: int,
+        command: tuple[object, ...],
+        fds: list[int],
+        always: bool,  # noqa: FBT001
+        left: int,
+    ) -> None:
+        self.pid = pid
+        self.status = 0
+        self.command = command
+        self.fds = fds
+        self._always = always
+        self._left = left
+        self._delay = _FIRST_DELAY
+
+    def goes_on(self, status: int) -> bool:
+        """Return whether it starts again after it has ended with ``status``."""
+        self.status = status
+        if self._left == 0 or not (self._always or status != 0):
+            return False
+        self._left -= 1
+        return True
+
+    def delay(self) -> float:
+        """Return in how many seconds, each time twice as many, as Docker does."""
+        delay, self._delay = self._delay, min(self._delay * 2, _MOST_DELAY)
+        return delay
+
+    def close(self) -> None:
+        """Let go of its streams."""
+        for fd in self.fds:
+            os.close(fd)
 
 
 def serve(control: socket.socket) -> int:
@@ -150,10 +232,10 @@ def _dead() -> Iterator[tuple[int, int, float]]:
 def start(command: tuple[object, ...], fds: list[int]) -> tuple[int, int | None]:
     """Start a command; returns its pid, and the terminal's master where it has one. Raises OSError.
 
-    ``command`` is argv, environment, working directory, (uid, gid, groups) or None for our own, and the rows and
-    columns of its terminal or None; ``fds`` are its standard streams, none with a terminal.
+    ``command`` is argv, environment, working directory, (uid, gid, groups) or None for our own, the rows and columns
+    of its terminal or None, and how it starts again or None; ``fds`` are its standard streams, none with a terminal.
     """
-    argv, env, workdir, user, window = command
+    argv, env, workdir, user, window, _ = command
     if window is not None:
         master, slave = _open_terminal(*window)  # type: ignore[misc]
         try:

@@ -188,3 +188,35 @@ def test_a_seed_needs_an_image(engine: Engine, network: LiveNetwork, tmp_path: P
     service = Service(command="sleep 1000").seed("true", inputs=[tmp_path])
     with pytest.raises(SandboxError, match="is a copy of this machine, which cannot become an image to seed"):
         engine.start(service, network)
+
+
+COUNT = "echo x >> /tmp/starts; n=$(wc -l < /tmp/starts); echo start $n; [ $n -ge {} ] && exec sleep 1000; exit {}"
+
+
+def test_one_that_fails_is_started_again(engine: Engine, network: LiveNetwork) -> None:
+    service = Service(command=COUNT.format(3, 1), restart="on-failure", ready=ready.log("start 3"))
+    with engine.start(service, network) as live:
+        live.check()
+        assert live.process.restarts == 2
+        assert live.logs() == "start 1\nstart 2\nstart 3\n"
+
+
+def test_it_is_started_again_as_often_as_it_may_be(engine: Engine, network: LiveNetwork) -> None:
+    service = Service(command=COUNT.format(9, 4), restart="on-failure:2", ready=ready.log("start 9"))
+    with pytest.raises(ServiceError, match="has ended with status 4(.|\n)*start 1\n  start 2\n  start 3$"):
+        engine.start(service, network)
+
+
+def test_one_that_ends_well_is_started_again_where_that_is_always(engine: Engine, network: LiveNetwork) -> None:
+    once = Service(command=COUNT.format(9, 0), restart="on-failure", ready=ready.log("start 2"))
+    with pytest.raises(ServiceError, match="has ended with status 0"):
+        engine.start(once, network)
+    always = Service(command=COUNT.format(2, 0), restart="always", ready=ready.log("start 2"))
+    with engine.start(always, network) as live:
+        assert live.stop() == -15
+        assert live.logs() == "start 1\nstart 2\n"
+
+
+def test_a_policy_that_is_none_is_refused() -> None:
+    with pytest.raises(SpecError, match="restart='sometimes' is no policy\n  hint: no, always, on-failure"):
+        Service(command="true", restart="sometimes")
