@@ -205,6 +205,8 @@ class Engine:
         declared = spec
         spec = with_volumes(self._enforceable(self._resolved(spec)), self.run_directory)
         joins = tuple(network if isinstance(network, tuple) else network.join() for network in networks)
+        if not isinstance(spec.network, str):
+            return self._create_on_own(declared, joins)
         job = self._jobs.of(spec, self._nameservers(spec, joins))
         made, (pidfd, theirs) = self._ask_for(spec, job, joins)
         _, name, directory, cgroup_paths, addresses = made
@@ -240,6 +242,14 @@ class Engine:
             sandbox = Sandbox(spec, started, undo)
         self._alive.add(sandbox)
         _allow_descriptors(len(self._alive))
+        return sandbox
+
+    def _create_on_own(self, spec: SandboxSpec, joins: tuple[Join, ...]) -> Sandbox:
+        assert not isinstance(spec.network, str)  # the caller has looked
+        with ExitStack() as undo:
+            network = undo.enter_context(self.network(spec.network))
+            sandbox = self.create(replace(spec, network="none"), (*joins, network))
+            sandbox.own(undo.pop_all())
         return sandbox
 
     def adopt(self, told: dict[str, Any], descriptors: tuple[int, int, int], network: LiveNetwork) -> Sandbox:

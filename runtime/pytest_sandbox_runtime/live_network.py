@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_sandbox_runtime.errors import SandboxClosedError, SpecError, StartError
 from pytest_sandbox_runtime.network.addresses import choose, host_of, plan
-from pytest_sandbox_runtime.specs.network import check_name
+from pytest_sandbox_runtime.specs.network import check_name, parse_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,6 +44,13 @@ class LiveNetwork:
         self._subnet = choose(spec, (other.range for other in others))
         (_, number), _ = connection.ask(("network", tuple(plan(spec, self._subnet))))
         self.number: int | None = int(number)
+        try:
+            for place in spec.allow:
+                name, port = parse_place(place)
+                self.open_outlet(name, port, ("name", name, port))
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def shared(cls, spec: Network, number: int, connection: Connection, key: str) -> Self:
@@ -94,6 +101,29 @@ class LiveNetwork:
     def gateway(self) -> str:
         """The address that answers DNS."""
         return str(self._subnet.network_address + 1)
+
+    def expose(self, name: str, host_port: int, *, port: int | None = None) -> None:
+        """Let ``port`` of ``name`` lead from this network to ``host_port`` on this machine's loopback device.
+
+        The port is the same where it is left out. So a server in the test itself stands for any on the internet:
+        ``network.expose("api.example.org", server.server_port, port=80)``. Raises SpecError.
+        """
+        check_name(name, "a name by which a server could be found")
+        for number in (host_port, port or host_port):
+            if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 65536:
+                raise SpecError(f"port {number!r} is no number from 1 to 65535")
+        self.open_outlet(name, port or host_port, ("tcp", ("127.0.0.1", "::1"), host_port))
+
+    def open_outlet(self, name: str, port: int, target: tuple[object, ...]) -> None:
+        """Let ``port`` of ``name`` lead out to ``target``, as network.ports has it."""
+        if self.number is None:
+            raise SandboxClosedError(f"{self!r} was closed")
+        try:
+            self._connection.ask(("outlet", self.number, name.lower(), port, target))
+        except StartError as error:
+            if error.code == errno.EADDRINUSE:
+                raise SpecError(f"port {port} of {name} leads somewhere already on {self.name}") from None
+            raise refusal(error.code, (Join(self),)) or error from None
 
     def connect(self, sandbox: Sandbox, *aliases: str, ip: str | None = None) -> tuple[str, ...]:
         """Put a sandbox that runs, and was started on another network, on this one too; returns its addresses here.

@@ -115,6 +115,12 @@ class Sandbox:
         if undo is not None:
             undo.close()
 
+    def own(self, undo: ExitStack) -> None:
+        """Have ``undo`` done when the sandbox is closed, behind everything else."""
+        assert self._undo is not None  # it has just started
+        undo.push(self._undo)
+        self._undo = undo.pop_all()
+
     def keep(self, about: str = "") -> str:
         """Have the changed files kept on disk when the sandbox is closed; returns the directory that will hold them.
 

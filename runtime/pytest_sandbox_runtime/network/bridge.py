@@ -94,6 +94,17 @@ class Bridge:
         self._hosts.discard(port.host)
         self._left[port.host] = port.index
 
+    def add_host(self) -> bytes:
+        """Give the bridge itself one more address, the last that is free; returns it. Raises OSError."""
+        last = (1 << (32 - self.plan.prefix4)) - 2
+        host = next((host for host in range(last, GATEWAY, -1) if host not in self._hosts), None)
+        if host is None:
+            raise OSError(errno.EADDRNOTAVAIL, "", "")
+        address = addresses_of(self.plan, host)[0]
+        self.namespace.route.ask((netlink.add_address(_BRIDGE, address, 32),), "an address of the bridge")
+        self._hosts.add(host)
+        return address
+
     def _unplug(self, host: int) -> None:
         # The namespace of who had this address ends a little after its processes, and would answer to it meanwhile.
         index = self._left.pop(host, None)

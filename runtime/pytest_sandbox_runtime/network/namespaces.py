@@ -61,6 +61,16 @@ def close(namespace: Namespace) -> None:
         os.close(descriptor)
 
 
+def open_in(namespace: Namespace, open_sockets: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the descriptors that ``open_sockets`` returns when called in ``namespace``; raises OSError."""
+
+    def enter_and_open() -> tuple[int, ...]:
+        setns(namespace.descriptor, CloneFlag.NEWNET)
+        return open_sockets()
+
+    return _in_fork(enter_and_open, "a socket on the network")
+
+
 def _make_here(open_sockets: Callable[[], tuple[int, ...]]) -> Namespace:
     own = os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -72,25 +82,31 @@ def _make_here(open_sockets: Callable[[], tuple[int, ...]]) -> Namespace:
 
 
 def _make_in_fork(open_sockets: Callable[[], tuple[int, ...]]) -> Namespace:
+    fds = _in_fork(lambda: _open_new(open_sockets), "network namespace")
+    return Namespace(fds[0], Route(fds[1]), fds[2:])
+
+
+def _in_fork(make: Callable[[], tuple[int, ...]], subject: str) -> tuple[int, ...]:
+    """Return the descriptors that ``make`` returns, called in a fork that may go where this process may not return."""
     ours, theirs = seqpacket_pair()
     pid = os.fork()
     if pid == 0:
-        _tell_of_new(theirs, open_sockets)
+        _tell_made(theirs, make)
     theirs.close()
     received = receive(ours)
     ours.close()
     os.waitpid(pid, 0)
     if received is None:
-        raise OSError(0, "died while it was made", "network namespace")
+        raise OSError(0, "died while it was made", subject)
     (code,), fds = received
     if code:
-        raise OSError(code, os.strerror(int(str(code))), "network namespace")
-    return Namespace(fds[0], Route(fds[1]), tuple(fds[2:]))
+        raise OSError(code, os.strerror(int(str(code))), subject)
+    return tuple(fds)
 
 
-def _tell_of_new(channel: socket.socket, open_sockets: Callable[[], tuple[int, ...]]) -> None:
+def _tell_made(channel: socket.socket, make: Callable[[], tuple[int, ...]]) -> None:
     try:
-        send(channel, (0,), _open_new(open_sockets))
+        send(channel, (0,), make())
     except OSError as error:
         send(channel, (error.errno or 1,))
     finally:

@@ -30,7 +30,7 @@ _SPLICE = 0x02 | 0x01  # SPLICE_F_NONBLOCK, SPLICE_F_MOVE
 _RESET = struct.pack("ii", 1, 0)
 _LATER = (errno.EAGAIN, errno.EINPROGRESS)
 
-# Where a port leads: ("tcp", addresses, port), ("udp", addresses, port) or ("unix", path).
+# Where a port leads: ("tcp", addresses, port), ("udp", addresses, port), ("name", name, port) or ("unix", path).
 
 
 def listen(kind: str, host: str, port: int) -> socket.socket:
@@ -50,8 +50,8 @@ def listen(kind: str, host: str, port: int) -> socket.socket:
     return listener
 
 
-def forward(listener: socket.socket, target: tuple[object, ...], init: int) -> int:
-    """Forward what comes to ``listener`` to ``target`` in the sandbox of ``init``; returns the fork's pid."""
+def forward(listener: socket.socket, target: tuple[object, ...], init: int | None) -> int:
+    """Forward what comes to ``listener`` to ``target`` in the sandbox of ``init``, or here; returns the fork's pid."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -61,13 +61,13 @@ def forward(listener: socket.socket, target: tuple[object, ...], init: int) -> i
     return pid
 
 
-def _become(listener: socket.socket, target: tuple[object, ...], init: int) -> None:
+def _become(listener: socket.socket, target: tuple[object, ...], init: int | None) -> None:
     prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    pidfd = os.pidfd_open(init)
     kind = target[0]
-    # For its files, too, no link in there leads out of it.
-    setns(pidfd, CloneFlag.NEWNET | (CloneFlag.NEWNS if kind == "unix" else 0))
+    if init is not None:
+        # For its files, too, no link in there leads out of it.
+        setns(os.pidfd_open(init), CloneFlag.NEWNET | (CloneFlag.NEWNS if kind == "unix" else 0))
     os.dup2(listener.fileno(), _LISTENER_FD, inheritable=False)
     close_range(_LISTENER_FD + 1)
     listener.detach()
@@ -77,6 +77,17 @@ def _become(listener: socket.socket, target: tuple[object, ...], init: int) -> N
         Datagrams(only, *target[1:]).serve()  # type: ignore[arg-type]
     else:
         Streams(only, target).serve()
+
+
+def _places(target: tuple[object, ...]) -> list[tuple[object, ...]]:
+    """Return the families and addresses that ``target`` means, one after the other to be tried; raises OSError."""
+    if target[0] == "unix":
+        return [(socket.AF_UNIX, target[1])]
+    _, addresses, port = target
+    if target[0] == "name":
+        found = socket.getaddrinfo(addresses, port, 0, socket.SOCK_STREAM)  # type: ignore[arg-type]
+        return [(family, address) for family, _, _, _, address in found]
+    return [(_family(address), (address, port)) for address in addresses]  # type: ignore[attr-defined]
 
 
 class _Side:
@@ -114,11 +125,7 @@ class Streams:
 
     def __init__(self, listener: socket.socket, target: tuple[object, ...]) -> None:
         self._listener = listener
-        if target[0] == "unix":
-            self._places: list[tuple[object, ...]] = [(socket.AF_UNIX, target[1])]
-        else:
-            _, addresses, port = target
-            self._places = [(_family(address), (address, port)) for address in addresses]  # type: ignore[attr-defined]
+        self._target = target
         self._poll = select.epoll()
         self._poll.register(listener.fileno(), select.EPOLLIN)
         self._connections: dict[int, _Connection] = {}
@@ -140,7 +147,12 @@ class Streams:
             return
         near = socket.socket(fileno=fd)
         near.setblocking(False)
-        self._connect(near, list(self._places))
+        try:
+            places = _places(self._target)
+        except OSError:
+            # Nobody knows the name now.
+            places = []
+        self._connect(near, places)
 
     def _connect(self, near: socket.socket, places: list[tuple[object, ...]]) -> None:
         """Begin to connect to the first of ``places`` that does not say no at once."""

@@ -24,6 +24,7 @@ _LONGEST_PREFIX = 29
 class Network:
     """Sandboxes that see each other, by name and address, and nothing else. ``mtu`` in bytes, 1500 where left out.
 
+    ``allow`` names what can be reached outside all the same, as "api.example.org:443", and nothing else there can.
     ``subnet`` is one of IPv4, as "10.5.0.0/16"; where left out, the first that the run has free: the same each time.
     Raises SpecError where a value cannot be right.
     """
@@ -32,6 +33,7 @@ class Network:
     subnet: str | None = None
     ipv6: bool = True
     mtu: int | None = None
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name is not None:
@@ -40,11 +42,25 @@ class Network:
             least = _LEAST_MTU if self.ipv6 else _LEAST_MTU_OF_IPV4
             if isinstance(self.mtu, bool) or not isinstance(self.mtu, int) or not least <= self.mtu <= _MOST_MTU:
                 raise SpecError(f"mtu={self.mtu!r} is no number of bytes from {least} to {_MOST_MTU}")
+        object.__setattr__(self, "allow", (self.allow,) if isinstance(self.allow, str) else tuple(self.allow))
+        for place in self.allow:
+            parse_place(place)
         if self.subnet is not None:
             object.__setattr__(self, "subnet", str(parse_subnet(self.subnet)))
 
     def __str__(self) -> str:
         return " ".join(part for part in ("network", self.name, self.subnet) if part)
+
+
+def parse_place(place: str) -> tuple[str, int]:
+    """Return the name and the port that ``place`` has; raises SpecError."""
+    name, _, port = place.rpartition(":") if isinstance(place, str) else ("", "", "")
+    if not (port.isdecimal() and 0 < int(port) < 65536) or not name:
+        raise SpecError(f"allow has {place!r}, which is no name with a port", hint='for example "api.example.org:443"')
+    check_name(name, "a name that could be allowed")
+    if name.rsplit(".", 1)[-1].isdecimal():
+        raise SpecError(f"allow has {place!r}, which is an address", hint="what may be reached is said by its name")
+    return name, int(port)
 
 
 def parse_subnet(subnet: str) -> IPv4Network:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_sandbox_runtime.errors import SpecError
 from pytest_sandbox_runtime.specs.checks import environment, parse_size
 from pytest_sandbox_runtime.specs.image import HOST, Image
+from pytest_sandbox_runtime.specs.network import Network
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -102,12 +103,13 @@ def _check_target(target: str) -> None:
 class SandboxSpec:
     """What to start. ``memory`` in bytes or as "256M", ``cpus`` in processors, ``timeout`` in seconds for each command.
 
+    ``network`` is "none", "host", or a Network that the sandbox has for itself.
     ``ports`` are published on this machine's loopback device: {80: 8080}, and {"53/udp": 5353} for UDP.
     Raises SpecError where a value cannot be right.
     """
 
     image: Image = HOST
-    network: str = "none"
+    network: str | Network = "none"
     env: Any = ()
     mounts: tuple[Mount | Tmpfs, ...] = ()
     memory: Any = None
@@ -146,8 +148,8 @@ class SandboxSpec:
             raise SpecError(f"pids={self.pids!r} is no whole number")
 
     def _check_words(self) -> None:
-        if self.network not in _NETWORKS:
-            raise SpecError(f"network={self.network!r} is none of {', '.join(_NETWORKS)}")
+        if self.network not in _NETWORKS and not isinstance(self.network, Network):
+            raise SpecError(f"network={self.network!r} is none of {', '.join(_NETWORKS)}, and no Network")
         if not isinstance(self.hostname, str) or not _HOSTNAME.fullmatch(self.hostname):
             raise SpecError(f"hostname={self.hostname!r} is no host name", hint="letters, digits, - and ., at most 64")
         if self.workdir is not None and not os.path.isabs(self.workdir):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 
+from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.network.bridge import Bridge, Plan
 from pytest_sandbox_runtime.network.names import hosts_lines, spelled
+from pytest_sandbox_runtime.network.namespaces import open_in
+from pytest_sandbox_runtime.network.ports import forward, listen
 from pytest_sandbox_runtime.network.resolver import Resolver
 
 TYPE_CHECKING = False
@@ -52,6 +55,9 @@ class _Network:
         self.names: dict[str, tuple[Names, Addresses]] = {}
         self.lines = b""
         self.is_current = True
+        # What is behind the bridge: names with the address that each has, and the processes that forward.
+        self.outlets: dict[str, bytes] = {}
+        self.forwarders: list[int] = []
 
     def name(self, who: str, names: Names, addresses: Addresses) -> None:
         self.names[who] = names, addresses
@@ -112,6 +118,8 @@ class Networks:
     def close(self, number: int) -> None:
         """End a network; the devices of those that are on it go with it."""
         network = self._networks.pop(number)
+        for forwarder in network.forwarders:
+            os.kill(forwarder, signal.SIGKILL)
         self._resolve().remove(number)
         network.bridge.close()
         for member in network.members.values():
@@ -145,6 +153,30 @@ class Networks:
         network.name(who, names, addresses)
         self._resolve().name(number, who, names, addresses)
         self._write_hosts(network)
+
+    def open_outlet(self, number: int, name: str, port: int, target: tuple[object, ...]) -> str:
+        """Let ``port`` of ``name`` lead from a network to ``target`` on the machine; returns its address there.
+
+        Raises OSError, with EADDRINUSE where that port leads somewhere already.
+        """
+        network = self._networks[number]
+        if name not in network.outlets:
+            network.outlets[name] = network.bridge.add_host()
+            self.name(number, f"outlet {name}", (name,), (network.outlets[name],))
+        address = spelled(network.outlets[name])
+        (fd,) = open_in(network.bridge.namespace, lambda: (listen("tcp", address, port).detach(),))
+        listener = socket.socket(fileno=fd)
+        try:
+            network.forwarders.append(forward(listener, target, None))
+        finally:
+            listener.close()
+        return address
+
+    def reaped(self, pid: int) -> None:
+        """Forget a process that has ended."""
+        for network in self._networks.values():
+            if pid in network.forwarders:
+                network.forwarders.remove(pid)
 
     def end(self) -> None:
         """End the resolver, and with it whatever is left."""

@@ -18,6 +18,7 @@ from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.network.bridge import Plan
 from pytest_sandbox_runtime.network.namespaces import Namespaces, close
+from pytest_sandbox_runtime.network.ports import forward, listen
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
 from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
@@ -84,6 +85,7 @@ class Supervisor:
             "join": self._join,
             "close network": self._close_network,
             "forward": self._forward,
+            "outlet": self._open_outlet,
             "share": self._shares.ask,
             "publish": self._shares.publish,
             "give up": self._shares.give_up,
@@ -241,8 +243,6 @@ class Supervisor:
         return None
 
     def _forward(self, client: Client, name: str, target: tuple[Any, ...], host: str, port: int) -> None:
-        from pytest_sandbox_runtime.network.ports import forward, listen
-
         sandbox = self._sandboxes[name]
         try:
             listener = listen(target[0], host, port)
@@ -253,6 +253,12 @@ class Supervisor:
                 listener.close()
         except OSError as error:
             _fail(client, "forward the port", error)
+
+    def _open_outlet(self, client: Client, *outlet: Any) -> None:
+        try:
+            send(client.channel, ("outlet", self._networks.open_outlet(*outlet)))
+        except OSError as error:
+            _fail(client, "open the way out", error)
 
     def _hand_out(self, client: Client, sandbox: Sandbox, addresses: tuple[tuple[str, ...], ...]) -> None:
         pidfd = os.pidfd_open(sandbox.pid)
@@ -367,6 +373,7 @@ class Supervisor:
             sandbox = self._by_pid.pop(pid, None)
             if sandbox is None:
                 self._forwarders.pop(pid, None)
+                self._networks.reaped(pid)
             else:
                 sandbox.status = status
                 for forwarder in [pid for pid, of in self._forwarders.items() if of is sandbox]:
