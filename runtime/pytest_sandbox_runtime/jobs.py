@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import marshal
 import os
+import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.capabilities import is_privileged
+from pytest_sandbox_runtime.kernel.capabilities import Capability
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_missing_places
@@ -72,6 +74,9 @@ class Jobs:
             "is_immutable": tree.is_immutable,
             "plan": plan(tree, around),
             "has_hosts": around.has_hosts,
+            "extra_hosts": _lines(spec.extra_hosts).encode(),
+            "ulimits": tuple((getattr(resource, f"RLIMIT_{name.upper()}"), *limits) for name, *limits in spec.ulimits),
+            "cap_drop": tuple(int(getattr(Capability, name)) for name in spec.cap_drop),
             "overlays": len(tree.overlays),
             "on_disk": self._is_on_disk(spec),
             "namespaces": namespaces,
@@ -102,6 +107,7 @@ class Jobs:
             host_network=spec.network == "host",
             has_hosts=has_hosts,
             read_only=spec.read_only,
+            shm_size=spec.shm_size,
             mounts=(*self._shown_mounts(spec), *spec.mounts),
         )
 
@@ -114,7 +120,7 @@ class Jobs:
         return mounts_for(self._settings.show) if spec.image.is_host else ()
 
     def _tree(self, spec: SandboxSpec, nameservers: Nameservers) -> Tree:
-        key = (spec.image, spec.hostname, spec.network, nameservers)
+        key = (spec.image, spec.hostname, spec.network, spec.extra_hosts, nameservers)
         if key not in self._trees:
             name = os.urandom(6).hex()
             os.mkdir(self._seen(f"{LAYERS}/{name}"))
@@ -128,6 +134,7 @@ class Jobs:
                 hostname=spec.hostname,
                 host_network=host_network,
                 nameservers=nameservers,
+                extra_hosts=_lines(spec.extra_hosts),
                 show=self._settings.show,
                 needed=self._settings.needed,
                 hide=(self._store.path,),
@@ -137,7 +144,13 @@ class Jobs:
         roots = spec.image.base.roots
         thin = ThinLayer(self._seen(f"{directory}/0"), *roots, user_namespace=not self._privileged)
         write_missing_places(thin)
-        write_fixed_files(thin, spec.hostname, host_network=host_network, nameservers=nameservers)
+        write_fixed_files(
+            thin,
+            spec.hostname,
+            host_network=host_network,
+            nameservers=nameservers,
+            extra_hosts=_lines(spec.extra_hosts),
+        )
         return Tree((Overlay("/", (f"{directory}/0", *roots)),), is_immutable=all(map(self._store.holds, roots)))
 
     def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
@@ -149,6 +162,10 @@ class Jobs:
         if self._privileged or not spec.image.is_host or str(spec.user) in ("root", "0"):
             return 0, 0
         return os.getuid(), os.getgid()
+
+
+def _lines(hosts: tuple[tuple[str, str], ...]) -> str:
+    return "".join(f"{address} {name}\n" for name, address in hosts)
 
 
 def _namespaces(spec: SandboxSpec) -> int:

@@ -65,6 +65,7 @@ def record(kept: Kept) -> None:
     data["spec"] = {
         **asdict(kept.spec),
         "image": _words_of(kept.spec.image),
+        "network": kept.spec.network if isinstance(kept.spec.network, str) else "none",
         "mounts": list(map(asdict, kept.spec.mounts)),
     }
     with open(f"{kept.path}{_RECORD}.part", "w", encoding="utf-8") as file:

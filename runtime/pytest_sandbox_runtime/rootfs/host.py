@@ -61,6 +61,7 @@ class HostView:
     hostname: str
     host_network: bool = False
     nameservers: tuple[str, ...] = ()
+    extra_hosts: str = ""
     show: tuple[str, ...] = ()
     needed: tuple[str, ...] = ()
     hide: tuple[str, ...] = field(default=())
@@ -113,7 +114,13 @@ def _fill(
         if alone:
             _root_of_its_own(layer, prefixes)
         write_own_places(layer)
-        write_fixed_files(layer, view.hostname, host_network=view.host_network, nameservers=view.nameservers)
+        write_fixed_files(
+            layer,
+            view.hostname,
+            host_network=view.host_network,
+            nameservers=view.nameservers,
+            extra_hosts=view.extra_hosts,
+        )
         _write_shadow(layer)
     for name in prefixes:
         if name != prefix and _owner(os.path.dirname(name), prefixes) == prefix:

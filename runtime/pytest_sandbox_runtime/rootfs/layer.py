@@ -141,7 +141,12 @@ class ThinLayer:
 
 
 def write_fixed_files(
-    layer: ThinLayer, hostname: str, *, host_network: bool, nameservers: tuple[str, ...] = ()
+    layer: ThinLayer,
+    hostname: str,
+    *,
+    host_network: bool,
+    nameservers: tuple[str, ...] = (),
+    extra_hosts: str = "",
 ) -> None:
     """Write what every sandbox has alike: mount points, names and an identity that never change."""
     for name in _MOUNT_POINTS:
@@ -150,7 +155,7 @@ def write_fixed_files(
     layer.write("etc/hostname", f"{hostname}\n")
     layer.write("etc/machine-id", f"{MACHINE_ID}\n", 0o444)
     local = f"127.0.0.1 localhost {hostname}\n::1 localhost ip6-localhost ip6-loopback {hostname}\n"
-    layer.write("etc/hosts", _of_host("/etc/hosts") + local if host_network else local)
+    layer.write("etc/hosts", (_of_host("/etc/hosts") if host_network else "") + local + extra_hosts)
     resolvers = "".join(f"nameserver {address}\n" for address in nameservers)
     layer.write("etc/resolv.conf", _of_host("/etc/resolv.conf") if host_network else resolvers)
 

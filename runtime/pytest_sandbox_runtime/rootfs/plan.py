@@ -66,6 +66,7 @@ class Surroundings:
     host_network: bool = False
     has_hosts: bool = False
     read_only: bool = False
+    shm_size: int | None = None
     mounts: tuple[Mount | Tmpfs, ...] = ()
 
 
@@ -135,7 +136,8 @@ def _dev(around: Surroundings) -> Iterator[Step]:
     gid = "" if around.user_namespace else ",gid=5"
     flags = int(MountFlag.NOSUID | MountFlag.NOEXEC)
     yield ("mount", "devpts", "root/dev/pts", "devpts", flags, f"newinstance,ptmxmode=0666,mode=0620{gid}")
-    yield ("mount", "shm", "root/dev/shm", "tmpfs", int(_SAFE), "mode=1777")
+    size = "" if around.shm_size is None else f",size={around.shm_size}"
+    yield ("mount", "shm", "root/dev/shm", "tmpfs", int(_SAFE), f"mode=1777{size}")
     yield from _masks()
 
 

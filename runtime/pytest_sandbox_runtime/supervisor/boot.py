@@ -5,10 +5,13 @@ Until it is one it says nothing; its last words, if a step fails, name step, cal
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import sys
 import time
 
+from pytest_sandbox_runtime.kernel.capabilities import drop_bounding
 from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
@@ -95,8 +98,19 @@ def _boot(job: dict[str, Any], namespaces: int, directory: Directory, group: Any
         # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
         doing[0] = "take the user's identity"
         _identify(*job["identity"])
+    for limit, soft, hard in job["ulimits"]:
+        doing[0] = "set the limits of processes"
+        _limit(limit, soft, hard)
     doing[0] = "drop privileges"
+    drop_bounding(job["cap_drop"])
     confine(job["seccomp"], keep_permitted=True, bounding_is_cut=is_as_made)
+
+
+def _limit(limit: int, soft: int, hard: int) -> None:
+    try:
+        resource.setrlimit(limit, (soft, hard))
+    except ValueError as error:
+        raise OSError(errno.EPERM, "", str(limit)) from error
 
 
 def _leave(namespaces: int) -> None:

@@ -25,12 +25,13 @@ _LOCAL = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 class Member:
     """A sandbox that can be on networks: its namespace, and the file that it has at /etc/hosts."""
 
-    def __init__(self, name: str, hostname: str, namespace: Namespace, directory: str) -> None:
+    def __init__(self, name: str, hostname: str, extra: bytes, namespace: Namespace, directory: str) -> None:
         self.name = name
         self.namespace = namespace
         self.ports: dict[int, Port] = {}
         self.has_joined = False
         self._hostname = hostname
+        self._extra = extra
         self._size = 0
         self._hosts = os.open(f"{directory}/hosts", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
 
@@ -41,7 +42,7 @@ class Member:
     def write_hosts(self, lines: list[bytes]) -> None:
         """Have itself and ``lines`` in the file, which is written in place: it is what the sandbox has mounted."""
         own = hosts_lines(((self._hostname,), port.addresses) for port in self.ports.values())
-        text = b"".join((_LOCAL, own, *lines))
+        text = b"".join((_LOCAL, own, *lines, self._extra))
         os.pwrite(self._hosts, text, 0)
         if len(text) < self._size:
             os.ftruncate(self._hosts, len(text))

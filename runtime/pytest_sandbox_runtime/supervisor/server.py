@@ -285,7 +285,7 @@ class Supervisor:
         namespace = namespaces.take() if namespaces is not None and work["namespaces"] & CloneFlag.NEWNET else None
         member = None
         if work["has_hosts"] and namespace is not None:
-            member = Member(name, work["hostname"], namespace, directory.path)
+            member = Member(name, work["hostname"], work["extra_hosts"], namespace, directory.path)
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
         if pid == 0:
