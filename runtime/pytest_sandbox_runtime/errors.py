@@ -9,7 +9,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pytest_sandbox_runtime.specs import Outcome
 
@@ -55,6 +55,47 @@ class DockerfileError(ImageError):
         self.path = path
         self.line = line
         self.instruction = instruction
+
+
+class ComposeError(SandboxError):
+    """A compose file that cannot be used: which file, ``line`` and ``column`` (0 for the whole), and which ``key``.
+
+    Several mistakes are one error: ``problems`` has each as one of its own, and the rest says where the first is.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        line: int = 0,
+        column: int = 0,
+        key: str = "",
+        hint: str = "",
+    ) -> None:
+        place = f"{path}:{line}:{column}" if line else path
+        super().__init__(": ".join(part for part in (place, key, message) if part), hint=hint)
+        self.path = path
+        self.line = line
+        self.column = column
+        self.key = key
+        self._all: tuple[ComposeError, ...] = ()
+
+    @classmethod
+    def of(cls, errors: Sequence[ComposeError]) -> ComposeError:
+        """Return all of ``errors``, of which there is at least one, as one; each keeps its own hint."""
+        first = errors[0]
+        if len(errors) == 1:
+            return first
+        error = cls("\n".join(map(str, errors)))
+        error.path, error.line, error.column, error.key = first.path, first.line, first.column, first.key
+        error._all = tuple(errors)
+        return error
+
+    @property
+    def problems(self) -> tuple[ComposeError, ...]:
+        """Each mistake."""
+        return self._all or (self,)
 
 
 class BuildError(ImageError):
