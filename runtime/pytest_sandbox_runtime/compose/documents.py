@@ -66,7 +66,7 @@ class Documents:
             root = interpolate(raw, self.problems.add, self.problems.note)
             if not isinstance(root.value, dict):
                 raise root.error("a compose file is a mapping", "it begins with services:")
-            for error in check(root):
+            for error in check(settled(root)):
                 self.problems.add(error)
             roots.append(root)
         # What follows relies on the schema.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.compose.nodes import Source
 
 _TAG = "tag:yaml.org,2002:"
+_COLLECTIONS = (f"{_TAG}map", f"{_TAG}seq")
 _ACTIONS = {"!reset": "reset", "!override": "override"}
 # Aliases of aliases of aliases grow without end out of a file of a few lines; so many no file in use has.
 _MOST = 100_000
@@ -74,6 +75,8 @@ class _Conversion:
             raise self._at(raw, place.key).error(f"the tag {tag} means nothing here", "there are !reset and !override")
         if raw.id == "scalar":
             return Node(self._scalar(raw, place), place, action)
+        if not action and tag not in _COLLECTIONS:
+            raise self._at(raw, place.key).error(f"a {raw.id} cannot have the tag !!{tag.removeprefix(_TAG)}")
         if id(raw) in self._open:
             raise place.error("is an alias of what it is in itself")
         self._open.add(id(raw))
@@ -104,7 +107,8 @@ class _Conversion:
         for key, value in raw.value:
             where = self._at(key, place.key)
             if key.tag == "plain" and key.value == "<<":
-                below |= {name: entry for name, entry in self._merged(value, place) if name not in below}
+                for name, entry in self._merged(value, place):
+                    below.setdefault(name, entry)
                 continue
             name = self._name(key, where)
             where = self._at(key, f"{place.key}.{name}" if place.key else name)
