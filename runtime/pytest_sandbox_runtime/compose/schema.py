@@ -72,10 +72,11 @@ def _sharpened(schema: Any, definitions: dict[str, Any]) -> Any:
     sharp = {name: _sharpened(part, definitions) for name, part in kept.items()}
     if "oneOf" in sharp:
         choices = sharp.pop("oneOf")
-        sharp["type"] = [kind for choice in choices for kind in _types(choice, definitions)]
+        sharp["type"] = list(dict.fromkeys(kind for choice in choices for kind in _types(choice, definitions)))
         sharp["allOf"] = [{"if": {"type": _types(choice, definitions)}, "then": choice} for choice in choices]
-    if _MAY_BE_TEXT & {*_types(sharp, {})}:
-        sharp["type"] = list(dict.fromkeys([*_types(sharp, {}), "string"]))
+    kinds = _types(sharp, {})
+    if "string" not in kinds and _MAY_BE_TEXT & {*kinds}:
+        sharp["type"] = [*kinds, "string"]
     return sharp
 
 

@@ -123,8 +123,6 @@ def refuse_service_keys(section: Section) -> None:
 def _asks(name: str, node: Node) -> bool:
     if isinstance(node.value, tuple):
         return any(_asks(name, item) for item in node.value)
-    return (
-        node.value not in (None, False, "", 0, "false", "0")
-        and node.value != {}
-        and (name, node.value) not in _AS_IT_IS
-    )
+    if isinstance(node.value, dict):
+        return bool(node.value)
+    return node.value not in {None, False, "", 0, "false", "0"} and (name, node.value) not in _AS_IT_IS

@@ -46,7 +46,9 @@ def explained(error: Any, root: Node) -> Iterator[ComposeError]:
             if name not in node.entries:
                 yield node.error(f"lacks {name}")
     elif rule == "type":
-        yield _wrong_type(node, [wanted] if isinstance(wanted, str) else wanted)
+        # "true" is taken for true, as it may come from a variable, and is nothing to ask for.
+        kinds = ["boolean"] if {*wanted} == {"boolean", "string"} else wanted
+        yield _wrong_type(node, [kinds] if isinstance(kinds, str) else kinds)
     elif rule == "enum":
         hint = did_you_mean(str(node.value), wanted, f"there is {_listed([str(word) for word in wanted])}")
         yield node.error(f"{node.value!r} is not known", hint)
@@ -74,15 +76,13 @@ def _fits(name: str) -> bool:
 
 def _wrong_type(node: Node, kinds: list[str]) -> ComposeError:
     found = kind_of(node.value)
-    # A text that stands for a number or a truth is taken where those are, and is nothing to ask for.
-    shown = [kind for kind in kinds if kind != "string" or not {"boolean", "integer", "number"} & set(kinds)]
     hint = ""
-    if "string" in shown and isinstance(node.value, (bool, int, float)):
+    if "string" in kinds and isinstance(node.value, (bool, int, float)):
         said = str(node.value).lower() if isinstance(node.value, bool) else node.value
         hint = f'write it in quotes: "{said}"'
     elif node.value is None:
         hint = "leave the key out, or say what it is"
-    wanted = _listed([_KINDS[kind] for kind in shown])
+    wanted = _listed([_KINDS[kind] for kind in kinds])
     return node.error(f"this is {found}, and has to be {wanted}", hint)
 
 

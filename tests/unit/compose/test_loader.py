@@ -70,7 +70,7 @@ def test_tags_of_yaml_say_what_a_text_is() -> None:
 
 
 def test_tags_of_compose_stay_with_their_values() -> None:
-    root = node("{a: !reset null, b: !override [x], c: !override 5, d: !reset ""}")
+    root = node("{a: !reset null, b: !override [x], c: !override 5, d: !reset }")
     assert [(entry.action, plain(entry)) for entry in root.entries.values()] == [
         ("reset", None), ("override", ["x"]), ("override", 5), ("reset", None),
     ]  # fmt: skip
