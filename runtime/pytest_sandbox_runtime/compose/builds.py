@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.compose.problems import Problems
     from pytest_sandbox_runtime.compose.references import References
 
-_REMOTE = re.compile(r"[a-z+]+://|git@|github\.com/")
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://|git@|github\.com/")
 _IMAGE = "docker-image://"
 
 

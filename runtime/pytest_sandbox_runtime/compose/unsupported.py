@@ -68,7 +68,6 @@ BUILD_KEYS = {
     "isolation": _LEAVE,
     "network": "a step has the host's network, or none with RUN --network=none; leave it out",
     "no_cache": "set PYTEST_SANDBOX_NO_CACHE for a run that makes every layer anew",
-    "no_cache_filter": "set PYTEST_SANDBOX_NO_CACHE for a run that makes every layer anew",
     "privileged": "a build has no more rights than a sandbox; leave it out",
     "pull": "run pytest-sandbox pull",
     "shm_size": _LEAVE,
@@ -125,4 +124,5 @@ def _asks(name: str, node: Node) -> bool:
         return any(_asks(name, item) for item in node.value)
     if isinstance(node.value, dict):
         return bool(node.value)
-    return node.value not in {None, False, "", 0, "false", "0"} and (name, node.value) not in _AS_IT_IS
+    # 0 is False, too.
+    return node.value not in {None, 0, "", "false", "0"} and (name, node.value) not in _AS_IT_IS

@@ -49,7 +49,7 @@ def test_numbers_have_all_their_forms(text: str, value: float) -> None:
 
 def test_there_is_a_number_that_is_none() -> None:
     value = resolve(".nan")
-    assert value != value  # noqa: PLR0124  that is what it is
+    assert value != value
 
 
 @pytest.mark.parametrize(
