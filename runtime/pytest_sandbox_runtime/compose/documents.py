@@ -55,7 +55,7 @@ class Documents:
             for root in read_nodes(_text(source, None), source):
                 name = root.get("name")
                 # What is wrong with it is found again when the whole file is gone through.
-                found = interpolate(name, lambda _: None, lambda _: None) if name else None
+                found = interpolate(name, lambda _: None, lambda *_: None) if name else None
                 said = str(found.value) if found else said
         return said
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_sandbox_runtime.compose.nodes import Node
+    from pytest_sandbox_runtime.compose.nodes import Node, Place
     from pytest_sandbox_runtime.errors import ComposeError
 
 _NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
@@ -51,7 +51,7 @@ def expand(
     return "".join([*parts, text[position:]])
 
 
-def interpolate(node: Node, collect: Callable[[ComposeError], None], note: Callable[[str], None]) -> Node:
+def interpolate(node: Node, collect: Callable[[ComposeError], None], note: Callable[[Place, str], None]) -> Node:
     """Return ``node`` with the variables of all its values put in, not those of its keys.
 
     What cannot be is told ``collect`` and stays; ``note`` is told what is merely odd.
@@ -64,7 +64,7 @@ def interpolate(node: Node, collect: Callable[[ComposeError], None], note: Calla
         return node
 
     def unset(name: str) -> None:
-        note(f"{node.place}: {node.place.key}: the variable {name} is not set, and is taken as empty")
+        note(node.place, f"the variable {name} is not set, and is taken as empty")
 
     try:
         return node.having(expand(node.value, node.place.source.variables, unset))

@@ -16,7 +16,7 @@ from pytest_sandbox_runtime.compose.nodes import plain
 from pytest_sandbox_runtime.compose.verdicts import explained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pytest_sandbox_runtime.compose.nodes import Node
     from pytest_sandbox_runtime.errors import ComposeError
@@ -35,17 +35,37 @@ def check(root: Node) -> Iterator[ComposeError]:
     """Yield what the schema has against a file."""
     fastjsonschema: Any = imported("fastjsonschema")
     document = plain(root)
-    schema = _narrowed(_schema(), _keys(document))
-    options = {"use_default": False, "use_formats": False}
+    keys = frozenset(_keys(document) & _known())
     try:
-        fastjsonschema.compile(schema, detailed_exceptions=False, **options)(document)
+        _validator(keys)(document)
     except fastjsonschema.JsonSchemaValueException:
         # Slower by half, it names each mistake.
         try:
-            fastjsonschema.compile(schema, fast_fail=False, **options)(document)
+            _validator(keys, fast_fail=False)(document)
         except fastjsonschema.JsonSchemaValuesException as several:
             for error in several.errors:
                 yield from explained(error, root)
+
+
+@functools.lru_cache(maxsize=64)
+def _validator(keys: frozenset[str], *, fast_fail: bool = True) -> Callable[[object], object]:
+    fastjsonschema: Any = imported("fastjsonschema")
+    options = {"detailed_exceptions": not fast_fail, "fast_fail": fast_fail, "use_default": False, "use_formats": False}
+    validate: Callable[[object], object] = fastjsonschema.compile(_narrowed(_schema(), keys), **options)
+    return validate
+
+
+@functools.cache
+def _known() -> set[str]:
+    """Return the names of all properties."""
+    return set(_properties(_schema()))
+
+
+def _properties(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from schema.get("properties", ())
+    for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        yield from _properties(part)
 
 
 @functools.cache
@@ -100,7 +120,7 @@ def _keys(document: Any) -> set[str]:
     return {key for item in document for key in _keys(item)} if isinstance(document, list) else set()
 
 
-def _narrowed(schema: Any, keys: set[str]) -> Any:
+def _narrowed(schema: Any, keys: frozenset[str]) -> Any:
     if isinstance(schema, list):
         return [_narrowed(part, keys) for part in schema]
     if not isinstance(schema, dict):
