@@ -136,3 +136,14 @@ def test_a_file_without_services_is_said(mistakes: Callable[..., str]) -> None:
     write("base.yaml", "volumes: {}")
     said = mistakes("services: {web: {extends: {service: a, file: base.yaml}}}")
     assert said == "compose.yaml:1:40: services.web.extends.file: base.yaml has no services"
+
+
+def test_what_the_extended_service_resets_or_overrides_is_so_for_earlier_files_too(
+    read: Callable[..., Project],
+) -> None:
+    text = "services: {{base: {{image: y, ports: {}}}, web: {{extends: base, ports: ['82:82']}}}}"
+    first = "services: {web: {image: x, ports: ['80:80']}}"
+    reset = read(first, text.format("!reset []")).service("web")
+    override = read(first, text.format("!override ['81:81']")).service("web")
+    assert [port.target for port in reset.ports] == [82]
+    assert [port.target for port in override.ports] == [81, 82]

@@ -45,6 +45,7 @@ def test_files_directory_and_variables_can_be_said(read: Callable[..., Project],
     db = read(f"include: [{entry}]\n{MAIN}").service("db")
     assert (db.image, db.user) == ("y:1", "21")
     assert getattr(db.volumes[0], "source", None) == f"{directory}/other/d"
+    assert read(f"include: [{entry}]\n{MAIN}", environ={"TAG": "around"}).service("db").image == "y:around"
 
 
 def test_what_is_included_may_include_and_extend(read: Callable[..., Project]) -> None:
