@@ -10,6 +10,7 @@ from pytest_sandbox_runtime.compose.interpolation import interpolate
 from pytest_sandbox_runtime.compose.loader import read_nodes
 from pytest_sandbox_runtime.compose.merging import merge, settled
 from pytest_sandbox_runtime.compose.nodes import Node, Place, Source
+from pytest_sandbox_runtime.compose.reading import UnreadableError, read_text
 from pytest_sandbox_runtime.compose.schema import check
 from pytest_sandbox_runtime.compose.short_forms import lengthened
 
@@ -85,10 +86,8 @@ class Documents:
 
 def _text(source: Source, asked_by: Place | None) -> str:
     try:
-        with open(source.path, encoding="utf-8-sig") as file:
-            return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or "") if isinstance(error, OSError) else "it is not UTF-8"
+        return read_text(source.path)
+    except UnreadableError as error:
         place = asked_by or Place(source)
         what = f"{source.path} cannot be read" if asked_by else "cannot be read"
-        raise place.error(f"{what}: {reason}") from error
+        raise place.error(f"{what}: {error}") from error

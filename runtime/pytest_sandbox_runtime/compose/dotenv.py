@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.compose.interpolation import InterpolationError, expand
 from pytest_sandbox_runtime.compose.nodes import Place, Source
+from pytest_sandbox_runtime.compose.reading import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +24,10 @@ _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v
 def read_variables(path: str, variables: Mapping[str, str], *, raw: bool = False) -> dict[str, str]:
     """Return what the file ``path`` sets; ``variables`` may be used in it, and come before its own.
 
-    A name alone is what ``variables`` has of it, if anything. ``raw`` takes values as they stand. Raises OSError, or
-    ComposeError where a line is not of that format.
+    A name alone is what ``variables`` has of it, if anything. ``raw`` takes values as they stand. Raises
+    UnreadableError, or ComposeError where a line is not of that format.
     """
-    with open(path, encoding="utf-8-sig") as file:
-        text = file.read()
+    text = read_text(path)
     return _raw(text, variables) if raw else _Reader(path, text, variables).read()
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.compose.dotenv import read_variables
 from pytest_sandbox_runtime.compose.fields import Section, boolean, given, one_of, pairs, path
+from pytest_sandbox_runtime.compose.reading import UnreadableError
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.compose.model import Pairs
@@ -60,6 +61,5 @@ def _file(node: Node, before: dict[str, str]) -> dict[str, str]:
         return {}
     try:
         return read_variables(file, {**before, **node.place.source.variables}, raw=raw)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise where.error(f"{file} cannot be read: {reason}") from error
+    except UnreadableError as error:
+        raise where.error(f"{file} cannot be read: {error}") from error

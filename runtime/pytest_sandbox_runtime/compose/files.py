@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.compose.dotenv import read_variables
+from pytest_sandbox_runtime.compose.reading import UnreadableError
 from pytest_sandbox_runtime.errors import ComposeError
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ def variables_of(directory: str, env_file: str | None, environ: Mapping[str, str
         return dict(environ)
     try:
         return {**read_variables(path, environ), **environ}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or "") if isinstance(error, OSError) else "it is not UTF-8"
-        raise ComposeError(f"cannot be read: {reason}", path=path) from error
+    except UnreadableError as error:
+        raise ComposeError(f"cannot be read: {error}", path=path) from error
 
 
 def files_of(paths: Sequence[str], variables: Mapping[str, str]) -> tuple[str, ...]:

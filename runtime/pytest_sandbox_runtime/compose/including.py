@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.compose.dotenv import read_variables
+from pytest_sandbox_runtime.compose.reading import UnreadableError
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.compose.documents import Documents
@@ -37,17 +38,17 @@ def _variables(entry: Node, directory: str) -> dict[str, str]:
     ours = entry.place.source.variables
     theirs: dict[str, str] = {}
     said = entry.get("env_file")
-    if said is None:
-        path = os.path.join(directory, ".env")
-        return {**(read_variables(path, ours) if os.path.isfile(path) else {}), **ours}
-    for file in said.items or (said,):
+    beside = os.path.join(directory, ".env")
+    if said is None and os.path.isfile(beside):
+        said = entry.having(beside)
+    for file in (said.items or (said,)) if said else ():
         path = file.place.resolve(str(file.value))
         if path == os.devnull:
             continue
         try:
             theirs |= read_variables(path, {**theirs, **ours})
-        except OSError as error:
-            raise file.error(f"{path} cannot be read: {error.strerror}") from error
+        except UnreadableError as error:
+            raise file.error(f"{path} cannot be read: {error}") from error
     return {**theirs, **ours}
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pytest_sandbox_runtime.compose.loader import read_nodes
 from pytest_sandbox_runtime.compose.nodes import Node, Source, plain
@@ -121,3 +125,9 @@ def test_aliases_that_multiply_are_stopped() -> None:
 
 def test_no_depth_is_too_much_for_the_stack() -> None:
     assert said("[" * 3000 + "]" * 3000).startswith("f.yaml")
+
+
+@given(st.text(alphabet="ab01:-?[]{}&*!<>#'\"|%@`,.~\n\t \0\u2028é"))
+def test_no_text_fails_in_another_way(text: str) -> None:
+    with contextlib.suppress(ComposeError):
+        read_nodes(text, SOURCE)
