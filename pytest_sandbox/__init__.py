@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_sandbox.fixtures import sandbox_service
+    from pytest_sandbox.fixtures import sandbox_compose, sandbox_service
     from pytest_sandbox_runtime import (
         DEVNULL,
         PIPE,
@@ -46,15 +46,16 @@ __all__ = [
     "Tmpfs",
     "Volume",
     "ready",
+    "sandbox_compose",
     "sandbox_service",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name == "sandbox_service":
-        from pytest_sandbox.fixtures import sandbox_service
+    if name in ("sandbox_compose", "sandbox_service"):
+        from pytest_sandbox import fixtures
 
-        return sandbox_service
+        return getattr(fixtures, name)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import pytest_sandbox_runtime

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,15 +14,16 @@ from pytest_sandbox import marks
 from pytest_sandbox.settings import SETTINGS, needed_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_sandbox.inside import Units
+    from pytest_sandbox_runtime.compose.running import LiveProject
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.errors import SandboxError
     from pytest_sandbox_runtime.live_network import LiveNetwork
     from pytest_sandbox_runtime.sandbox import Sandbox
     from pytest_sandbox_runtime.services.live_service import LiveService
-    from pytest_sandbox_runtime.specs import SandboxSpec
+    from pytest_sandbox_runtime.specs import Image, SandboxSpec
     from pytest_sandbox_runtime.specs.service import Service
 
 ENGINE = pytest.StashKey["Engine"]()
@@ -237,6 +239,43 @@ def sandbox_service(service: Service, *, scope: Any = None, name: str | None = N
         yield from _serve(request, service, sandbox_shared_network)
 
     return shared
+
+
+def sandbox_compose(
+    path: str,
+    *,
+    scope: Any = "module",
+    name: str | None = None,
+    profiles: Sequence[str] = (),
+    env_file: str | None = None,
+    services: Sequence[str] = (),
+    images: Mapping[str, Image] | None = None,
+) -> Any:
+    """Return a fixture that is the project of a compose file, up: ``shop["web"].url()``.
+
+    ``path`` is relative to the file that calls this; ``images`` are what names in the compose file, and in its
+    Dockerfiles, stand for.
+    """
+    given = os.path.join(os.path.dirname(sys._getframe(1).f_globals["__file__"]), path)
+
+    @pytest.fixture(scope=scope, name=name)
+    def project(request: pytest.FixtureRequest) -> Iterator[LiveProject]:
+        from pytest_sandbox_runtime.compose import load
+        from pytest_sandbox_runtime.errors import SandboxError
+
+        try:
+            read = load(given, profiles=profiles, env_file=env_file, services=services)
+            live = engine_of(request.config).compose(read, images)
+        except SandboxError as error:
+            give_up(request.config, error)
+        with live:
+            up = (request.node if isinstance(request.node, pytest.Item) else request.config).stash
+            running = [one for some in live.services.values() for one in some]
+            up[SERVICES] = [*up.get(SERVICES, []), *running]
+            yield live
+            up[SERVICES] = [one for one in up[SERVICES] if one not in running]
+
+    return project
 
 
 def _serve(request: pytest.FixtureRequest, service: Service, network: LiveNetwork) -> Iterator[LiveService]:

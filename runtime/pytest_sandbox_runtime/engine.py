@@ -29,10 +29,12 @@ from pytest_sandbox_runtime.supervisor.removal import kept_path
 from pytest_sandbox_runtime.volumes import with_volumes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.compose.model import Project
+    from pytest_sandbox_runtime.compose.running import LiveProject
     from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.lock import Lock
@@ -297,6 +299,15 @@ class Engine:
         from pytest_sandbox_runtime.services.sharing import shared_service
 
         return shared_service(self, self._connection, service, network)
+
+    def compose(self, project: Project, images: Mapping[str, Image] | None = None) -> LiveProject:
+        """Start a project that compose.load has read; returns it when its services are up. Raises SandboxError.
+
+        ``images`` are what names in the file, and in its Dockerfiles, stand for.
+        """
+        from pytest_sandbox_runtime.compose.running import up
+
+        return up(self, project, images)
 
     def start(self, service: Service, network: LiveNetwork) -> LiveService:
         """Start ``service``, and what it depends on, on ``network``; returns it when it is ready. Raises SandboxError.

@@ -145,7 +145,8 @@ def _place(mount: Mount | Tmpfs) -> Step:
     if isinstance(mount, Mount):
         return ("place", mount.target, mount.read_only)
     size = "" if mount.size is None else f",size={mount.size}"
-    return ("tmpfs", mount.target, int(_NODEV), f"mode=1777{size}")
+    owner = "".join(f",{name}={value}" for name, value in (("uid", mount.uid), ("gid", mount.gid)) if value)
+    return ("tmpfs", mount.target, int(_NODEV), f"mode={mount.mode:o}{owner}{size}")
 
 
 def _writable() -> Iterator[Step]:

@@ -31,7 +31,7 @@ class Parts(NamedTuple):
 
     service: Service
     sandbox: Sandbox
-    network: LiveNetwork
+    network: LiveNetwork | None
     process: Process
     config: Config
     log: str
@@ -128,6 +128,10 @@ class LiveService:
     def logs_since(self, size: int) -> str:
         """Return what it has printed behind its first ``size`` bytes."""
         return read_log(self._log, size)
+
+    def tail(self) -> str:
+        """Return the last lines that it has printed, for an error to say."""
+        return tail(self._log)
 
     def check(self) -> None:
         """Raise ServiceError where it has ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import ServiceError
 from pytest_sandbox_runtime.services.live_service import LiveService, Parts, health_of, launch, needs_health
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_sandbox_runtime.engine import Engine
-    from pytest_sandbox_runtime.live_network import LiveNetwork
+    from pytest_sandbox_runtime.live_network import Join, LiveNetwork
     from pytest_sandbox_runtime.specs.service import Service
 
 
@@ -66,14 +66,20 @@ def start(engine: Engine, service: Service, network: LiveNetwork) -> LiveService
     if needs_health(service.readiness()) and health_of(config) is None:
         hint = "give the image a .healthcheck(), or wait for something else with ready="
         raise ServiceError(f"{service} is to be healthy, and its image has no HEALTHCHECK", hint=hint)
-    with ExitStack() as undo:
-        sandbox = undo.enter_context(engine.create(spec, [network.join(*service.aliases)]))
-        log = os.path.join(engine.run_directory, f"service-{sandbox.name}.log")
-        process = launch(service, sandbox, config, log, undo)
-        live = LiveService(Parts(service, sandbox, network, process, config, log), undo)
+    live = launch_service(engine, service, [network.join(*service.aliases)], config)
     try:
         live.wait()
     except BaseException:
         live.close()
         raise
     return live
+
+
+def launch_service(engine: Engine, service: Service, joins: Sequence[Join], config: dict[str, Any]) -> LiveService:
+    """Return ``service``, whose image has the configuration ``config``, as soon as its program was started."""
+    with ExitStack() as undo:
+        sandbox = undo.enter_context(engine.create(service.spec(), joins))
+        log = os.path.join(engine.run_directory, f"service-{sandbox.name}.log")
+        process = launch(service, sandbox, config, log, undo)
+        network = joins[0].network if joins else None
+        return LiveService(Parts(service, sandbox, network, process, config, log), undo)

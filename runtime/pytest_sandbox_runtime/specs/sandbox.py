@@ -62,10 +62,16 @@ class Mount:
 
 @dataclass(frozen=True, kw_only=True)
 class Tmpfs:
-    """An empty directory in memory; ``size`` in bytes or as "64M", None for half of the machine's memory."""
+    """An empty directory in memory; ``size`` in bytes or as "64M", None for half of the machine's memory.
+
+    ``mode`` are its permissions; ``uid`` and ``gid`` whose it is.
+    """
 
     target: str
     size: Any = None
+    mode: int = 0o1777
+    uid: int = 0
+    gid: int = 0
 
     def __post_init__(self) -> None:
         _check_target(self.target)
