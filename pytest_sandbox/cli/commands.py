@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.cli.build import add_build
+from pytest_sandbox.cli.compose import add_compose
 from pytest_sandbox.cli.images import add_commands
 from pytest_sandbox.cli.registries import add_registries
 from pytest_sandbox.cli.watching import watched
@@ -70,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     add_build(commands)
     add_commands(commands)
     add_registries(commands)
+    add_compose(commands)
     return words
 
 
