@@ -63,6 +63,13 @@ class Control:
         self._ask("kill_all")
         self.is_idle = True
 
+    def open_socket(self, family: int, kind: int, protocol: int) -> socket.socket:
+        """Return a socket of the sandbox's network; raises OSError."""
+        (word, *operands), fds = self._ask("socket", int(family), int(kind), int(protocol))
+        if word == "failed":
+            raise OSError(operands[0], os.strerror(operands[0]))
+        return socket.socket(fileno=fds[0])
+
     def connect(self, family: int, address: tuple[str, int]) -> socket.socket:
         """Return a TCP socket of the sandbox's network, whose connect(2) is under way; raises OSError."""
         (word, *operands), fds = self._ask("connect", int(family), int(socket.SOCK_STREAM), address)

@@ -21,6 +21,7 @@ from pytest_sandbox_runtime.forwarding import forwarder, target_of
 from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.store import Store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
+from pytest_sandbox_runtime.listening import Listeners
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import DEFAULT_HOSTNAME, Mount
@@ -219,6 +220,8 @@ class Engine:
             channel = undo.enter_context(socket.socket(fileno=theirs))
             control = Control(name, channel, oom, connection.last_words)
             undo.callback(lambda: kill(pidfd, wait=_is_seen_outside(spec) and not control.is_idle))
+            listeners = Listeners(control)
+            undo.callback(listeners.close)
             root = connection.root_of(channel, spec)
             undo.callback(os.close, root)
             started = Started(
@@ -237,6 +240,7 @@ class Engine:
                 again=lambda image: self.create(replace(declared, image=image), joins),
                 namespaces=job.namespaces,
                 forward=forwarder(connection, name),
+                listeners=listeners,
                 joins=tuple(zip(joins, addresses)),  # noqa: B905  the supervisor has answered each
             )
             for port, protocol, outside in spec.ports:
@@ -268,9 +272,12 @@ class Engine:
             channel = undo.enter_context(socket.socket(fileno=theirs))
             undo.callback(os.close, pidfd)
             undo.callback(os.close, root)
+            control = Control(told["name"], channel, oom, connection.last_words)
+            listeners = Listeners(control)
+            undo.callback(listeners.close)
             started = Started(
                 name=told["name"],
-                control=Control(told["name"], channel, oom, connection.last_words),
+                control=control,
                 pidfd=pidfd,
                 root=root,
                 seen=connection.seen,
@@ -284,6 +291,7 @@ class Engine:
                 again=_cannot,
                 namespaces=told["namespaces"],
                 forward=forwarder(connection, told["name"]),
+                listeners=listeners,
                 joins=tuple((Join(network), addresses) for addresses in told["addresses"]),
             )
             return Sandbox(spec, started, undo)

@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.errors import SpecError, StartError
-from pytest_sandbox_runtime.listening import listens, said, wait_until
+from pytest_sandbox_runtime.listening import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +65,10 @@ def address(
         return forward(("unix", path))
     port = port or 0
     target = target_of(port, protocol, sandbox.own_addresses)
-    pid = sandbox.pid
-    if not wait_until(lambda: listens(pid, port, protocol), sandbox.pidfd, timeout):
+    listeners = sandbox.listeners
+    if not wait_until(lambda: listeners.has(port, protocol), sandbox.pidfd, timeout):
         msg = f"nobody listens at port {port}/{protocol} in sandbox {sandbox.name} within {timeout:g} s"
-        raise ConnectionRefusedError(errno.ECONNREFUSED, f"{msg}; who listens there: {said(pid)}")
+        raise ConnectionRefusedError(errno.ECONNREFUSED, f"{msg}; who listens there: {listeners.said()}")
     if sandbox.spec.network == "host":
         return _HERE, port
     return forward(target)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.cgroups import OomWatch, Stats
     from pytest_sandbox_runtime.changes import Changes
     from pytest_sandbox_runtime.control import Control
+    from pytest_sandbox_runtime.listening import Listeners
     from pytest_sandbox_runtime.live_network import Join
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
@@ -59,6 +60,7 @@ class Started:
     oom: OomWatch
     namespaces: int
     forward: Callable[..., tuple[str, int]]
+    listeners: Listeners
     joins: tuple[tuple[Join, tuple[str, ...]], ...]
     seen: Callable[[str], str]
     keep: Callable[[str], str]
@@ -380,6 +382,12 @@ class Sandbox:
         self._check_open()
         return connect(self._started.control, host, port, self.name, timeout)
 
+    @property
+    def listeners(self) -> Listeners:
+        """Who listens in the sandbox."""
+        self._check_open()
+        return self._started.listeners
+
     def address(
         self, port: int | None = None, *, path: str | None = None, protocol: str = "tcp", timeout: float = 5
     ) -> tuple[str, int]:
@@ -461,5 +469,6 @@ class Sandbox:
             self._undo.pop_all()
             self._undo = None
             self._started.control.close()
+            self._started.listeners.close()
             os.close(self._started.pidfd)
             os.close(self._started.root)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import CommandError, CommandNotFoundError, CommandTimeoutError, ServiceError
 from pytest_sandbox_runtime.kernel.inotify import MODIFY, inotify_add_watch, inotify_init
-from pytest_sandbox_runtime.listening import listens, said
+from pytest_sandbox_runtime.listening import pause_after
 from pytest_sandbox_runtime.specs.ready import AllOf, AnyOf, Command, File, Healthy, Http, Log, Port, Ready
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.process import Process
     from pytest_sandbox_runtime.sandbox import Sandbox
 
-# The kernel tells nobody of a listener, nor a program that it would answer: seconds between two looks, first and last.
-_FIRST, _MOST = 0.001, 0.05
 _LEAST_FOR_HTTP = 0.01
 _PATIENCE_OF_A_TRY = 5.0
 _TAIL = 20
@@ -39,11 +37,10 @@ class Readiness:
         self._ports = ports
         # The command of the image's health check.
         self._health = check
-        self._pid = sandbox.pid
         self._seen: set[Ready] = set()
         self._tried: dict[Ready, float] = {}
         self._kinds: dict[type[Ready], Callable[[Any], bool]] = {
-            Port: lambda ready: listens(self._pid, ready.number, ready.protocol),
+            Port: lambda ready: self._sandbox.listeners.has(ready.number, ready.protocol),
             Log: lambda ready: re.search(ready.pattern, read_log(self._log)) is not None,
             Http: self._answers,
             Command: self._succeeds,
@@ -57,7 +54,7 @@ class Readiness:
         """Return when ``what`` was seen; raises ServiceError where that took too long, or the service has ended."""
         if what is None:
             return
-        began, pause = time.monotonic(), _FIRST
+        began = time.monotonic()
         changes = inotify_init()
         try:
             inotify_add_watch(changes, self._log, MODIFY)
@@ -67,12 +64,11 @@ class Readiness:
             while not self.holds(what):
                 if self._process.poll() is not None:
                     raise self._error(name, what, time.monotonic() - began)
-                left = began + timeout - time.monotonic()
-                if left <= 0:
+                waited = time.monotonic() - began
+                if waited >= timeout:
                     raise self._error(name, what, timeout)
-                if poll.poll(max(1, min(pause, left) * 1000)):
+                if poll.poll(pause_after(waited, timeout) * 1000):
                     _forget_changes(changes)
-                pause = min(pause * 2, _MOST)
         finally:
             os.close(changes)
 
@@ -119,7 +115,7 @@ class Readiness:
         waited = " and ".join(map(str, missing)) or str(what)
         lines = [f"{name} was not ready after {seconds:.1f} s: waited for {waited}", f"its process {self._state()}"]
         if any(isinstance(part, Port) for part in missing) and self._process.returncode is None:
-            lines.append(f"who listens there: {said(self._pid)}")
+            lines.append(f"who listens there: {self._sandbox.listeners.said()}")
         lines.append(tail(self._log))
         return ServiceError("\n".join(lines), hint=self._hint())
 

@@ -46,6 +46,7 @@ class Init:
             "exec": self._exec,
             "signal": self._signal,
             "connect": self._connect,
+            "socket": self._socket,
             "kill_all": self._kill_all,
         }
 
@@ -135,6 +136,17 @@ class Init:
         else:
             _tell(reply, ("failed", code, ""))
         wanted.close()
+        reply.close()
+
+    def _socket(self, family: int, kind: int, protocol: int, fds: list[int]) -> None:
+        reply = socket.socket(fileno=os.dup(fds[0]))
+        try:
+            wanted = socket.socket(family, kind, protocol)
+        except OSError as error:
+            _tell(reply, ("failed", error.errno, ""))
+        else:
+            _tell(reply, ("made",), (wanted.fileno(),))
+            wanted.close()
         reply.close()
 
     def _start_due(self) -> float | None:
