@@ -6,13 +6,13 @@ import os
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.compose.conversion import Conversion, health
 from pytest_sandbox_runtime.compose.images import ServiceImages
 from pytest_sandbox_runtime.errors import ComposeError, ServiceError
 from pytest_sandbox_runtime.services.readiness import state_of
-from pytest_sandbox_runtime.services.starting import launch_service
+from pytest_sandbox_runtime.services.starting import Placed
 from pytest_sandbox_runtime.specs.network import Network
 from pytest_sandbox_runtime.specs.sandbox import SandboxSpec
 
@@ -94,7 +94,7 @@ def _network(engine: Engine, network: ComposeNetwork) -> LiveNetwork:
 
 
 class _Start:
-    """The start of one project: for each service, who waits for its processes, and who until it is ready."""
+    """The start of one project: images side by side, sandboxes in order, programs when what they depend on is there."""
 
     def __init__(
         self,
@@ -117,27 +117,43 @@ class _Start:
         """Return all services; raises what the first met that could not be had."""
         services = self._project.services
         with ThreadPoolExecutor(max(1, len(services)), thread_name_prefix="compose") as pool:
-            done = [pool.submit(self._one, service) for service in services]
-        for launched in self._launched.values():
-            for live in () if launched.exception() else launched.result():
-                undo.callback(live.close)
+            configs = list(pool.map(self._prepare, services))
+            placed = [self._place(service, config, undo) for service, config in zip(services, configs)]  # noqa: B905
+            done = [pool.submit(self._start, service, of) for service, of in zip(services, placed)]  # noqa: B905
         for future in done:
             future.result()
         return {service.name: self._launched[service.name].result() for service in services}
 
-    def _one(self, service: ComposeService) -> None:
+    def _prepare(self, service: ComposeService) -> dict[str, Any]:
+        """Return the configuration of the service's image, which is made or pulled where it has to be."""
+        image = self._images.of(service)
+        if self._images.must_pull(service) and service.image is not None:
+            self._engine.images.pull(service.image, platform=service.platform)
+        config = self._engine.images.config(image)
+        self._health[service.name] = health(service, config)
+        return config
+
+    def _place(self, service: ComposeService, config: dict[str, Any], undo: ExitStack) -> list[Placed]:
+        declared = self._convert.service(service, self._images.of(service), config)
+        placed = []
+        for number in range(service.scale):
+            joins = [self._join(service, use, first=number == 0) for use in service.networks]
+            placed.append(Placed(self._engine, declared, joins, config))
+            undo.callback(placed[-1].close)
+        return placed
+
+    def _start(self, service: ComposeService, placed: list[Placed]) -> None:
         launched = self._launched[service.name]
         try:
             for dependency in service.depends_on:
                 self._await(service, dependency)
-            live = self._launch(service)
+            launched.set_result(tuple(one.start() for one in placed))
         except BaseException as error:
             launched.set_exception(error)
             raise
-        launched.set_result(live)
-        for one in live:
-            if not self._is_to_complete(service.name):
-                one.wait()
+        if not self._is_to_complete(service.name):
+            for live in launched.result():
+                live.wait()
 
     def _is_to_complete(self, name: str) -> bool:
         """Whether ``name`` does something once that others wait for."""
@@ -155,24 +171,6 @@ class _Start:
             elif dependency.condition == _COMPLETED and live.process.wait(live.service.timeout) != 0:
                 said = f"{live.name}: its process {state_of(live.process)}, and {service.name} waits for its success"
                 raise ServiceError(f"{said}\n{live.tail()}")
-
-    def _launch(self, service: ComposeService) -> tuple[LiveService, ...]:
-        image = self._images.of(service)
-        if self._images.must_pull(service) and service.image is not None:
-            self._engine.images.pull(service.image, platform=service.platform)
-        config = self._engine.images.config(image)
-        self._health[service.name] = health(service, config)
-        declared = self._convert.service(service, image, config)
-        started: list[LiveService] = []
-        try:
-            for number in range(service.scale):
-                joins = [self._join(service, use, first=number == 0) for use in service.networks]
-                started.append(launch_service(self._engine, declared, joins, config))
-        except BaseException:
-            for live in started:
-                live.close()
-            raise
-        return tuple(started)
 
     def _copy_out(self, image: Image, path: str, to: str) -> bool:
         with self._engine.create(SandboxSpec(image=image)) as sandbox:

@@ -41,9 +41,9 @@ def _seeded(engine: Engine, service: Service, seed: Seed, network: LiveNetwork) 
 
 
 def _plant(engine: Engine, service: Service, seed: Seed, network: LiveNetwork) -> Image:
-    from pytest_sandbox_runtime.services.starting import start
+    from pytest_sandbox_runtime.services.starting import start_with_dependencies
 
-    with start(engine, service, network) as live:
+    with start_with_dependencies(engine, service, network) as live:
         _act(live, seed)
         status = live.stop()
         if status not in (0, -live.stop_signal):

@@ -1,4 +1,8 @@
-"""PYTEST_DONT_REWRITE. Services and what they depend on: started side by side, each when those are ready, each once."""
+"""PYTEST_DONT_REWRITE. Services and what they depend on: made in order, started side by side when those are ready.
+
+Images are made first, at once; then the sandboxes, one after the other, so that addresses are the same each time and
+every name is known from the start; then the programs.
+"""
 
 from __future__ import annotations
 
@@ -16,70 +20,71 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.live_network import Join, LiveNetwork
+    from pytest_sandbox_runtime.sandbox import Sandbox
     from pytest_sandbox_runtime.specs.service import Service
+
+    Prepared = tuple[Service, dict[str, Any]]
 
 
 def start_with_dependencies(engine: Engine, service: Service, network: LiveNetwork) -> LiveService:
     """Return ``service`` when it and all that it depends on are ready; those end when it does."""
-    started = start_all(engine, (service,), network)
-    live = started.pop(service)
-    live.own(started.values())
+    ordered = in_order((service,))
+    with ThreadPoolExecutor(len(ordered), thread_name_prefix="services") as pool, ExitStack() as undo:
+        prepared = list(pool.map(lambda one: _prepare(engine, one, network), ordered))
+        placed = [Placed(engine, one, [network.join(*one.aliases)], config) for one, config in prepared]
+        for place in placed:
+            undo.callback(place.close)
+        ready: dict[Service, Future[LiveService]] = {}
+        for one, place in zip(ordered, placed):  # noqa: B905  one for each
+            ready[one] = pool.submit(_start_behind, place, [ready[other] for other in one.depends_on])
+        lives = [future.result() for future in ready.values()]
+        undo.pop_all()
+    live = lives.pop()
+    live.own(lives)
     return live
 
 
-def start_all(engine: Engine, services: Sequence[Service], network: LiveNetwork) -> dict[Service, LiveService]:
-    """Return ``services``, and all that they depend on, when they are ready; raises what the first met that is not."""
-    ordered = in_order(services)
-    if len(ordered) == 1:
-        return {ordered[0]: start(engine, ordered[0], network)}
-    futures: dict[Service, Future[LiveService]] = {}
-    with ThreadPoolExecutor(len(ordered), thread_name_prefix="services") as pool:
-        for service in ordered:
-            before = [futures[one] for one in service.depends_on]
-            futures[service] = pool.submit(_start_behind, engine, service, network, before)
-    errors = [error for future in futures.values() if (error := future.exception())]
-    if errors:
-        for future in reversed(futures.values()):
-            if not future.exception():
-                future.result().close()
-        raise errors[0]
-    return {service: future.result() for service, future in futures.items()}
-
-
-def _start_behind(
-    engine: Engine, service: Service, network: LiveNetwork, before: list[Future[LiveService]]
-) -> LiveService:
+def _start_behind(place: Placed, before: list[Future[LiveService]]) -> LiveService:
     for future in before:
         future.result()
-    return start(engine, service, network)
+    live = place.start()
+    live.wait()
+    return live
 
 
-def start(engine: Engine, service: Service, network: LiveNetwork) -> LiveService:
-    """Return ``service``, on ``network`` and ready; raises ServiceError, or what kept its sandbox from being made."""
-    spec = service.spec()
+def _prepare(engine: Engine, service: Service, network: LiveNetwork) -> Prepared:
+    """Return ``service`` without seeds, with the configuration of its image, which is made where it is missing."""
     if service.seeds:
         from pytest_sandbox_runtime.services.seeding import seeded
 
         service = seeded(engine, service, network)
-        spec = service.spec()
-    config = {} if spec.image.is_host else engine.images.config(spec.image)
+    config = {} if service.image.is_host else engine.images.config(service.image)
     if needs_health(service.readiness()) and health_of(config) is None:
         hint = "give the image a .healthcheck(), or wait for something else with ready="
         raise ServiceError(f"{service} is to be healthy, and its image has no HEALTHCHECK", hint=hint)
-    live = launch_service(engine, service, [network.join(*service.aliases)], config)
-    try:
-        live.wait()
-    except BaseException:
-        live.close()
-        raise
-    return live
+    return service, config
 
 
-def launch_service(engine: Engine, service: Service, joins: Sequence[Join], config: dict[str, Any]) -> LiveService:
-    """Return ``service``, whose image has the configuration ``config``, as soon as its program was started."""
-    with ExitStack() as undo:
-        sandbox = undo.enter_context(engine.create(service.spec(), joins))
-        log = os.path.join(engine.run_directory, f"service-{sandbox.name}.log")
-        process = launch(service, sandbox, config, log, undo)
-        network = joins[0].network if joins else None
-        return LiveService(Parts(service, sandbox, network, process, config, log), undo)
+class Placed:
+    """A service whose sandbox is there, and whose program is yet to start."""
+
+    def __init__(self, engine: Engine, service: Service, joins: Sequence[Join], config: dict[str, Any]) -> None:
+        self._service = service
+        self._config = config
+        self._network = joins[0].network if joins else None
+        self._sandbox: Sandbox = engine.create(service.spec(), joins)
+        self._log = os.path.join(engine.run_directory, f"service-{self._sandbox.name}.log")
+        self._live: LiveService | None = None
+
+    def start(self) -> LiveService:
+        """Start the program; returns at once."""
+        with ExitStack() as undo:
+            undo.enter_context(self._sandbox)
+            process = launch(self._service, self._sandbox, self._config, self._log, undo)
+            parts = Parts(self._service, self._sandbox, self._network, process, self._config, self._log)
+            self._live = LiveService(parts, undo)
+        return self._live
+
+    def close(self) -> None:
+        """End it, whether it was started or not."""
+        (self._live or self._sandbox).close()
