@@ -256,7 +256,7 @@ def sandbox_compose(
     ``path`` is relative to the file that calls this; ``images`` are what names in the compose file, and in its
     Dockerfiles, stand for.
     """
-    given = os.path.join(os.path.dirname(sys._getframe(1).f_globals["__file__"]), path)
+    given = os.path.join(os.path.dirname(sys._getframe(1).f_globals.get("__file__", "")), path)
 
     @pytest.fixture(scope=scope, name=name)
     def project(request: pytest.FixtureRequest) -> Iterator[LiveProject]:
