@@ -29,7 +29,7 @@ data = bytes(1 << 20)
 while True:
     connection, _ = server.accept()
     with connection:
-        for _ in range(int(connection.recv(100))):
+        for _ in range(int(connection.recv(100) or 0)):
             connection.sendall(data)
 """
 _PORT = 18321

@@ -174,15 +174,10 @@ def _existing(path: str) -> str:
     return path
 
 
-def _pasta(name: str) -> Capability:
-    for tool in ("pasta", "slirp4netns"):
-        path = shutil.which(tool)
-        if path:
-            return Capability(name, available=True, reason=path)
-    if is_privileged():
-        return Capability(name, available=False, reason="not needed as root")
-    mend = "sudo apt install passt (elsewhere: passt or slirp4netns); without it no sandbox of yours has internet"
-    return Capability(name, available=False, reason="neither pasta nor slirp4netns is installed", mend=mend)
+def _slirp(name: str) -> Capability:
+    path = shutil.which(name)
+    mend = "sudo apt install slirp4netns; without it no network of yours has internet"
+    return Capability(name, path is not None, path or "not installed", mend)
 
 
 def _cgroup(limit: str) -> Callable[[str], Capability]:
@@ -347,5 +342,5 @@ _ROWS: dict[str, Callable[[str], Capability]] = {
         "sudo modprobe sch_netem (Fedora: in kernel-modules-extra), or boot a kernel with CONFIG_NET_SCH_NETEM",
     ),
     "nft": _optional("nf_tables answers", "sudo modprobe nf_tables, or boot a kernel with CONFIG_NF_TABLES"),
-    "pasta": _pasta,
+    "slirp4netns": _slirp,
 }

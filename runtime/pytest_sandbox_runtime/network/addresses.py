@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from ipaddress import IPv4Address, IPv4Network, ip_address
 from typing import TYPE_CHECKING
 
-from pytest_sandbox_runtime.errors import SpecError
+from pytest_sandbox_runtime.errors import SpecError, UnsupportedError
 from pytest_sandbox_runtime.network.bridge import GATEWAY, Plan
 
 if TYPE_CHECKING:
@@ -36,11 +37,19 @@ def choose(spec: Network, taken: Iterable[IPv4Network]) -> IPv4Network:
 
 
 def plan(spec: Network, subnet: IPv4Network) -> Plan:
-    """Return what a network in ``subnet`` is made of."""
+    """Return what a network in ``subnet`` is made of; raises UnsupportedError where the internet cannot be had."""
     net4 = subnet.network_address.packed
     # A unique local prefix, RFC 4193, that says which subnet it stands beside.
     net6 = b"\xfd\x78" + net4 + bytes(10) if spec.ipv6 else b""
-    return Plan(net4, subnet.prefixlen, net6, _PREFIX6, spec.mtu or _MTU)
+    return Plan(net4, subnet.prefixlen, net6, _PREFIX6, spec.mtu or _MTU, _slirp() if spec.internet else "")
+
+
+def _slirp() -> str:
+    program = shutil.which("slirp4netns")
+    if program is None:
+        msg = "internet=True needs slirp4netns, which is not installed"
+        raise UnsupportedError(msg, hint="sudo apt install slirp4netns; or name what is needed with allow=")
+    return program
 
 
 def host_of(address: str, subnet: IPv4Network) -> int:

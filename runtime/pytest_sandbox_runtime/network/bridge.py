@@ -7,11 +7,12 @@ to delete a bridge takes the kernel 36 ms, and to close its namespace 4 microsec
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections import namedtuple
 
-from pytest_sandbox_runtime.kernel.light import socket
-from pytest_sandbox_runtime.network import netlink
+from pytest_sandbox_runtime.kernel.light import signal, socket
+from pytest_sandbox_runtime.network import netlink, outside
 from pytest_sandbox_runtime.network.namespaces import Namespace, Namespaces, close
 
 TYPE_CHECKING = False
@@ -25,8 +26,8 @@ GATEWAY = 1
 DNS_PORT = 53
 
 # What a network is made of: the first address of IPv4 and IPv6 (b"" for none) as numbers of 4 and 16 bytes, with the
-# lengths of their prefixes.
-Plan = namedtuple("Plan", "net4 prefix4 net6 prefix6 mtu")
+# lengths of their prefixes, and the program that leads to the internet, "" for none.
+Plan = namedtuple("Plan", "net4 prefix4 net6 prefix6 mtu slirp")
 # A port: its device, the number of its host in the network, and its addresses.
 Port = namedtuple("Port", "index host addresses")
 
@@ -37,19 +38,31 @@ class Bridge:
     def __init__(self, plan: Plan, namespaces: Namespaces) -> None:
         self.plan = plan
         self._next = _BRIDGE
-        self._hosts: set[int] = {GATEWAY}
+        self._hosts: set[int] = {GATEWAY, *((outside.ROUTER, outside.NAMES) if plan.slirp else ())}
+        self.slirp: int | None = None
         # The ports of sandboxes that have gone, by the hosts that they were.
         self._left: dict[int, int] = {}
         namespace = namespaces.make(_open_dns)
         try:
             _fill(namespace, plan)
+            if plan.slirp:
+                self.slirp = self._lead_outside(namespace)
         except OSError:
             close(namespace)
             raise
         self.namespace = namespace
 
+    def _lead_outside(self, namespace: Namespace) -> int:
+        plan = self.plan
+        subnet = f"{socket.inet_ntoa(plan.net4)}/{plan.prefix4}"
+        pid = outside.start(plan.slirp, namespace.descriptor, subnet, plan.mtu)
+        namespace.route.ask((netlink.join_bridge(outside.TAP, _BRIDGE),), "the way to the internet")
+        return pid
+
     def close(self) -> None:
         """End it, and with it the devices of those that are on it."""
+        if self.slirp is not None:
+            os.kill(self.slirp, signal.SIGKILL)
         close(self.namespace)
 
     def attach(self, namespace: Namespace, number: int, wanted: int | None) -> Port:
@@ -86,6 +99,8 @@ class Bridge:
         self.namespace.route.ask((pair,), "a device on the network")
         addresses = addresses_of(plan, host)
         requests = [netlink.raise_link(inside), *_addresses(inside, plan, host)]
+        if plan.slirp and number == 0:
+            requests.append(netlink.add_default_route(addresses_of(plan, outside.ROUTER)[0], inside))
         namespace.route.ask(requests, "the addresses of a device")
         return Port(index, host, addresses)
 

@@ -78,6 +78,11 @@ def raise_link(index: int) -> bytes:
     return _request(NEWLINK, 0, _link(index, up=True))
 
 
+def join_bridge(name: str, master: int) -> bytes:
+    """Return the request by which the device ``name`` is up, and a port of ``master``."""
+    return _request(NEWLINK, 0, _link(0, up=True) + _text(_NAME, name) + _number(_MASTER, master))
+
+
 def leave_bridge(index: int) -> bytes:
     """Return the request by which a port belongs to no bridge any more."""
     return _request(NEWLINK, 0, _link(index, up=False) + _number(_MASTER, 0))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _CONTROL_FD = 3
 _TCP_LIMIT = 65535
+_MOST_ASKED = 64
 _NOT_YET = (BlockingIOError, InterruptedError)
 
 
@@ -35,9 +36,9 @@ class Resolver:
             _run(theirs)
         theirs.close()
 
-    def add(self, network: int, sockets: tuple[int, ...]) -> None:
-        """Answer at ``sockets`` of a new network."""
-        self._tell(("add", network), sockets)
+    def add(self, network: int, sockets: tuple[int, ...], *, asks_outside: bool) -> None:
+        """Answer at ``sockets`` of a new network; what it does not know it may ask the machine's own resolvers."""
+        self._tell(("add", network, asks_outside), sockets)
 
     def remove(self, network: int) -> None:
         """Forget a network."""
@@ -64,7 +65,8 @@ class Resolver:
 
 
 class _Network:
-    def __init__(self, udp: socket.socket, tcp: socket.socket) -> None:
+    def __init__(self, udp: socket.socket, tcp: socket.socket, *, asks_outside: bool) -> None:
+        self.asks_outside = asks_outside
         self.udp = udp
         self.tcp = tcp
         self.members: dict[str, tuple[tuple[str, ...], tuple[bytes, ...]]] = {}
@@ -78,6 +80,7 @@ class _Service:
         self._networks: dict[int, _Network] = {}
         self._poll = select.poll()
         self._readers: dict[int, Callable[[], None]] = {}
+        self._asking: list[socket.socket] = []
         self._words: dict[str, Callable[..., None]] = {
             "add": self._add,
             "remove": self._remove,
@@ -112,11 +115,11 @@ class _Service:
         (word, network, *operands), fds = received
         self._words[str(word)](network, *operands, *fds)
 
-    def _add(self, network: int, *fds: int) -> None:
+    def _add(self, network: int, asks_outside: bool, *fds: int) -> None:  # noqa: FBT001
         udp, tcp = (socket.socket(fileno=fd) for fd in fds)
         for one in (udp, tcp):
             one.setblocking(False)
-        added = self._networks[network] = _Network(udp, tcp)
+        added = self._networks[network] = _Network(udp, tcp, asks_outside=asks_outside)
         self._watch(udp, lambda: self._answer_udp(added))
         self._watch(tcp, lambda: self._accept(added))
 
@@ -134,7 +137,9 @@ class _Service:
     def _answer_udp(self, network: _Network) -> None:
         query, asker = network.udp.recvfrom(4096)
         reply = self._answer(network, query, asker[0])
-        if reply:
+        if reply is None:
+            self._ask_outside(query, lambda answered: network.udp.sendto(answered, asker))
+        elif reply:
             network.udp.sendto(reply, asker)
 
     def _accept(self, network: _Network) -> None:
@@ -153,14 +158,40 @@ class _Service:
             chunk = b""
         pending += chunk
         while chunk and len(pending) >= 2 and len(pending) >= 2 + (length := struct.unpack_from("!H", pending)[0]):
-            reply = self._answer(network, bytes(pending[2 : 2 + length]), asker, limit=_TCP_LIMIT)
+            query = bytes(pending[2 : 2 + length])
+            reply = self._answer(network, query, asker, limit=_TCP_LIMIT)
             del pending[: 2 + length]
-            if reply:
-                connection.send(struct.pack("!H", len(reply)) + reply)
+            if reply is None:
+                self._ask_outside(query, lambda answered: connection.send(_framed(answered)))
+            elif reply:
+                connection.send(_framed(reply))
         if not chunk:
             self._unwatch(connection)
 
-    def _answer(self, network: _Network, query: bytes, asker: str, limit: int = 0) -> bytes:
+    def _ask_outside(self, query: bytes, give: Callable[[bytes], object]) -> None:
+        """Ask the first of the machine's resolvers, and ``give`` what it says."""
+        servers = _machines_resolvers()
+        if not servers:
+            return
+        family = socket.AF_INET6 if ":" in servers[0] else socket.AF_INET
+        asking = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        asking.connect((servers[0], 53))
+        asking.send(query)
+
+        def hear() -> None:
+            try:
+                give(asking.recv(_TCP_LIMIT))
+            finally:
+                self._asking.remove(asking)
+                self._unwatch(asking)
+
+        self._asking.append(asking)
+        self._watch(asking, hear)
+        if len(self._asking) > _MOST_ASKED:
+            # Nobody has answered it for long.
+            self._unwatch(self._asking.pop(0))
+
+    def _answer(self, network: _Network, query: bytes, asker: str, limit: int = 0) -> bytes | None:
         try:
             question = Question(query)
         except ValueError:
@@ -173,6 +204,8 @@ class _Service:
                     zone.setdefault(name.lower(), []).extend(addresses)
                 for address in addresses if known else ():
                     names[reversed_name(address)] = known[0]
+        if network.asks_outside and question.name not in zone and question.name not in names:
+            return None
         return answer(question, zone, names, limit=limit)
 
     def _seen_by(self, network: _Network, asker: str) -> list[_Network]:
@@ -183,6 +216,18 @@ class _Service:
         sandbox = next((name for name, (_, has) in network.members.items() if address in has), None)
         others = [one for one in self._networks.values() if one is not network and sandbox in one.members]
         return [network, *others]
+
+
+def _framed(message: bytes) -> bytes:
+    return struct.pack("!H", len(message)) + message
+
+
+def _machines_resolvers() -> list[str]:
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            return [words[1] for line in file if (words := line.split())[:1] == ["nameserver"] and len(words) > 1]
+    except OSError:
+        return []
 
 
 def _run(channel: socket.socket) -> None:

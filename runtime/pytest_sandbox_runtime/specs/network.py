@@ -24,6 +24,7 @@ _LONGEST_PREFIX = 29
 class Network:
     """Sandboxes that see each other, by name and address, and nothing else. ``mtu`` in bytes, 1500 where left out.
 
+    With ``internet`` everything outside can be reached, by slirp4netns(1). Without it
     ``allow`` names what can be reached outside all the same, as "api.example.org:443", and nothing else there can.
     ``subnet`` is one of IPv4, as "10.5.0.0/16"; where left out, the first that the run has free: the same each time.
     Raises SpecError where a value cannot be right.
@@ -32,6 +33,7 @@ class Network:
     name: str | None = None
     subnet: str | None = None
     ipv6: bool = True
+    internet: bool = False
     mtu: int | None = None
     allow: tuple[str, ...] = ()
 

@@ -95,6 +95,8 @@ class Networks:
         if self._last is None or self._spare is not None:
             return False
         plan, self._last = self._last, None
+        if plan.slirp:
+            return False
         self._spare = Bridge(plan, self._namespaces)
         return True
 
@@ -113,7 +115,7 @@ class Networks:
             self._resolver = Resolver()
         self._made += 1
         self._networks[self._made] = network
-        self._resolver.add(self._made, network.bridge.namespace.sockets)
+        self._resolver.add(self._made, network.bridge.namespace.sockets, asks_outside=bool(plan.slirp))
         return self._made
 
     def close(self, number: int) -> None:
@@ -178,6 +180,8 @@ class Networks:
         for network in self._networks.values():
             if pid in network.forwarders:
                 network.forwarders.remove(pid)
+            if pid == network.bridge.slirp:
+                network.bridge.slirp = None
 
     def end(self) -> None:
         """End the resolver, and with it whatever is left."""

@@ -12,6 +12,7 @@ import marshal
 import os
 import select
 
+from pytest_sandbox_runtime.kernel.capabilities import capget, capset
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
@@ -106,6 +107,9 @@ class Supervisor:
         deaths = signalfd([signal.SIGCHLD])
         self._watch(deaths, lambda: self._reap(deaths))
         self._watch_client(self._first)
+        # A helper of the supervisor's own inherits its rights; what a sandbox starts has none of them: see confine.
+        has = capget()
+        capset(has.effective, has.permitted, has.permitted)
         cut_bounding_set()
         # The collector would touch, and so copy, every page that a sandbox's init shares with this process.
         gc.disable()
