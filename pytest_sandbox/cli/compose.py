@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.services.live_service import LiveService
 
 _PATIENCE = 30.0
+# Not what a build would say.
+_UP = b"\x04 up\n"
 
 
 def add_compose(commands: Any) -> None:
@@ -80,16 +82,16 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _detach(options: argparse.Namespace, project: Project) -> int:
+    """Have a process of its own hold the project; what that says until it is up is said here."""
     told, tell = os.pipe()
     if os.fork() == 0:
-        os.close(told)
         os.setsid()
+        _speak_into(tell)
         status = 1
         try:
             with _Held(options, project) as held:
-                os.write(tell, b"up")
-                os.close(tell)
-                _forget_terminal()
+                os.write(1, _UP)
+                _speak_into(os.open(os.devnull, os.O_RDWR))
                 held.wait()
             status = 0
         except BaseException as error:
@@ -98,13 +100,16 @@ def _detach(options: argparse.Namespace, project: Project) -> int:
             os._exit(status)
     os.close(tell)
     with open(told, "rb") as stream:
-        return 0 if stream.read() == b"up" else 1
+        for line in stream:
+            if line == _UP:
+                return 0
+            sys.stdout.write(line.decode(errors="replace"))
+    return 1
 
 
-def _forget_terminal() -> None:
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(nowhere, number)
+def _speak_into(descriptor: int) -> None:
+    for number in (1, 2):
+        os.dup2(descriptor, number)
 
 
 class _Held:

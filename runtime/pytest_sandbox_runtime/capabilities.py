@@ -36,6 +36,7 @@ _PROBES = os.path.join(os.path.dirname(__file__), "probes.py")
 # Seconds for all probes together, which take some 50 ms: what has not answered by then hangs.
 _PATIENCE = 5.0
 _PREFIX = ".pytest-sandbox-"
+_TUN = "/dev/net/tun"
 _UNKNOWN = "ask whoever runs this machine what forbids it (the kernel log may say: sudo dmesg), or run as root"
 _LIMITS = {"memory": "cgroup-memory", "cpus": "cgroup-cpu", "pids": "cgroup-pids"}
 
@@ -175,9 +176,13 @@ def _existing(path: str) -> str:
 
 
 def _slirp(name: str) -> Capability:
-    path = shutil.which(name)
-    mend = "sudo apt install slirp4netns; without it no network of yours has internet"
-    return Capability(name, path is not None, path or "not installed", mend)
+    path, mend = shutil.which(name), "sudo apt install slirp4netns"
+    if path is None:
+        return Capability(name, available=False, reason="not installed", mend=mend)
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        reason = f"{path} needs {_TUN}, which is not for this user"
+        return Capability(name, available=False, reason=reason, mend=f"sudo chmod 666 {_TUN}, as most systems have it")
+    return Capability(name, available=True, reason=path)
 
 
 def _cgroup(limit: str) -> Callable[[str], Capability]:

@@ -122,7 +122,7 @@ def test_what_could_not_start_says_why(compose: Callable[..., subprocess.Complet
     )
     up = compose("up", "--detach")
     assert up.returncode == 1
-    assert "there is no program 'nothing'" in up.stderr
+    assert "there is no program 'nothing'" in up.stdout
     assert "is not up" in compose("ps").stderr
 
 
