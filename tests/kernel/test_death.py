@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.needs("overlay-on-host")
+pytestmark = pytest.mark.needs("overlay-on-host", "networks")
 
 # 100 deaths: of clients, of pytests with tests inside, of supervisors and of inits.
 CLIENTS, PYTESTS, SUPERVISORS, INITS = range(32), range(8), range(30), range(30)
 GRACE = 1.0
 # How deep below the run's own namespace a process's pid namespace lies, by what it is.
 SUPERVISOR, INIT = 2, 3
-# A few sandboxes live on, with a command each, while one after the other is made and closed: it says what it does.
+# A few sandboxes live on, with a command and a network each, while one after the other is made and closed: it says what it does.
 CLIENT = """
 import os, sys
 from pytest_sandbox_runtime.capabilities import limits_not_enforced
@@ -40,10 +40,16 @@ spec = SandboxSpec(pids=None if "pids" in limits_not_enforced() else 50)
 engine = Engine.open(EngineSettings(store=os.environ["PYTEST_SANDBOX_HOME"]))
 print("opened", flush=True)
 kept = []
+lasting = None
 for number in range(100_000):
     print("creating", flush=True)
     try:
-        sandbox = engine.create(spec)
+        # With a bridge, a resolver and a process that forwards, for ever; and with another bridge each time.
+        if lasting is None:
+            lasting = engine.network()
+            lasting.expose("api.example.org", 9)
+        network = engine.network()
+        sandbox = engine.create(spec, [lasting.join(f"n{number}"), network])
         running = sandbox.popen(["sleep", "1000"])
     except Exception:
         # Its supervisor or init was killed: it stays alive, so that nothing else ends because of it.
@@ -52,10 +58,11 @@ for number in range(100_000):
         os._exit(0)
     print("created", flush=True)
     if number < 3:
-        kept.append((sandbox, running))
+        kept.append((sandbox, running, network))
     else:
         running.close()
         sandbox.close()
+        network.close()
 """
 SUITE = """
 import subprocess, time
