@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.authority import Authority
     from pytest_sandbox_runtime.compose.model import Project
     from pytest_sandbox_runtime.compose.running import LiveProject
     from pytest_sandbox_runtime.images.building.builder import Builder
@@ -193,9 +194,21 @@ class Engine:
 
         self._connection.check_open()
         others = [network for network in self._networks if network.number is not None]
-        network = LiveNetwork(spec or Network(), self._connection, others)
+        network = LiveNetwork(spec or Network(), self._connection, others, self._authority, self._make_trusted)
         self._networks.add(network)
         return network
+
+    @functools.cached_property
+    def _authority(self) -> Authority:
+        from pytest_sandbox_runtime.authority import Authority
+
+        return Authority(self.run_directory)
+
+    def _make_trusted(self, network: LiveNetwork) -> None:
+        """Have all sandboxes on ``network`` trust the run's authority."""
+        for sandbox in self._alive:
+            if network in [join.network for join, _ in sandbox.joins]:
+                sandbox.trust(self._authority)
 
     def create(self, spec: SandboxSpec, networks: Iterable[LiveNetwork | Join] = ()) -> Sandbox:
         """Start ``spec`` on ``networks``; what was made before a failure is unmade, last first. Raises SandboxError.
@@ -247,6 +260,8 @@ class Engine:
                 started.forward(target_of(port, protocol), port=outside)
             sandbox = Sandbox(spec, started, undo)
         self._alive.add(sandbox)
+        if any(join.network.trusts_authority for join in joins):
+            sandbox.trust(self._authority)
         _allow_descriptors(len(self._alive))
         return sandbox
 

@@ -12,11 +12,12 @@ from pytest_sandbox_runtime.network.addresses import choose, host_of, plan
 from pytest_sandbox_runtime.specs.network import check_name, parse_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from ipaddress import IPv4Network
 
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.authority import Authority
     from pytest_sandbox_runtime.connection import Connection
     from pytest_sandbox_runtime.sandbox import Sandbox
     from pytest_sandbox_runtime.specs.network import Network
@@ -36,8 +37,19 @@ class LiveNetwork:
     ``subnet`` and ``gateway`` are its addresses as they are written.
     """
 
-    def __init__(self, spec: Network, connection: Connection, others: Iterable[LiveNetwork]) -> None:
+    def __init__(
+        self,
+        spec: Network,
+        connection: Connection,
+        others: Iterable[LiveNetwork],
+        authority: Authority | None,
+        tell_members: Callable[[LiveNetwork], None],
+    ) -> None:
         self.spec = spec
+        self._authority = authority
+        self._tell_members = tell_members
+        # Whether something on it speaks TLS by the run's own authority.
+        self.trusts_authority = False
         self._connection = connection
         # What it is shared by, where it is.
         self._key = ""
@@ -58,6 +70,7 @@ class LiveNetwork:
         network = cls.__new__(cls)
         network.spec, network.number = spec, number
         network._connection, network._key = connection, key
+        network._authority, network.trusts_authority = None, False
         network._subnet = choose(spec, ())
         return network
 
@@ -102,17 +115,27 @@ class LiveNetwork:
         """The address that answers DNS."""
         return str(self._subnet.network_address + 1)
 
-    def expose(self, name: str, host_port: int, *, port: int | None = None) -> None:
+    def expose(self, name: str, host_port: int, *, port: int | None = None, tls: bool = False) -> None:
         """Let ``port`` of ``name`` lead from this network to ``host_port`` on this machine's loopback device.
 
         The port is the same where it is left out. So a server in the test itself stands for any on the internet:
-        ``network.expose("api.example.org", server.server_port, port=80)``. Raises SpecError.
+        ``network.expose("api.example.org", server.server_port, port=80)``. With ``tls`` it speaks TLS to the sandboxes,
+        as that name and by an authority of the run that those on this network trust, and plainly to the server. Raises
+        SpecError, and UnsupportedError where trustme is missing.
         """
         check_name(name, "a name by which a server could be found")
         for number in (host_port, port or host_port):
             if isinstance(number, bool) or not isinstance(number, int) or not 0 < number < 65536:
                 raise SpecError(f"port {number!r} is no number from 1 to 65535")
-        self.open_outlet(name, port or host_port, ("tcp", ("127.0.0.1", "::1"), host_port))
+        here = ("127.0.0.1", "::1")
+        if not tls:
+            self.open_outlet(name, port or host_port, ("tcp", here, host_port))
+            return
+        if self._authority is None:
+            raise SpecError(f"{self.name} is shared by the whole run, which trusts no authority of one of its users")
+        self.open_outlet(name, port or host_port, ("tls", here, host_port, self._authority.certificate(name)))
+        self.trusts_authority = True
+        self._tell_members(self)
 
     def open_outlet(self, name: str, port: int, target: tuple[object, ...]) -> None:
         """Let ``port`` of ``name`` lead out to ``target``, as network.ports has it."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from pytest_sandbox_runtime.authority import Authority
     from pytest_sandbox_runtime.cgroups import OomWatch, Stats
     from pytest_sandbox_runtime.changes import Changes
     from pytest_sandbox_runtime.control import Control
@@ -81,6 +82,7 @@ class Sandbox:
         self._undo: ExitStack | None = None
         self._files = Files(started.root)
         self._commands: list[str] = []
+        self._own_env: dict[str, str] = {}
         # The networks that it is on, each with its addresses there.
         self.joins = list(started.joins)
         self.account = self._find_account(spec.user)
@@ -262,7 +264,8 @@ class Sandbox:
 
     def _environment(self, account: Account | None, env: Mapping[str, str] | None) -> dict[bytes, bytes]:
         home = self._home if account is None else account.home
-        variables = {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "TZ": "UTC", **dict(self.spec.env), **(env or {})}
+        fixed = {"PATH": PATH, "HOME": home, "LANG": "C.UTF-8", "TZ": "UTC", **self._own_env}
+        variables = {**fixed, **dict(self.spec.env), **(env or {})}
         return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
 
     def _find_account(self, user: str | int | None) -> Account | None:
@@ -371,6 +374,14 @@ class Sandbox:
     @property
     def own_hostname(self) -> str | None:
         return None if self.spec.hostname == DEFAULT_HOSTNAME else self.spec.hostname
+
+    def trust(self, authority: Authority) -> None:
+        """Have what is started here from now on trust ``authority``: see LiveNetwork.expose."""
+        from pytest_sandbox_runtime.authority import TRUST, bundle_of
+
+        authority.make_trusted(self.files)
+        # Some libraries look into a file of their own, unless these say otherwise.
+        self._own_env = dict.fromkeys(TRUST, bundle_of(self.files))
 
     def connect(self, port: int, host: str = "127.0.0.1", *, timeout: float = 5) -> socket.socket:
         """Return a TCP socket connected to ``port`` as if from inside the sandbox.

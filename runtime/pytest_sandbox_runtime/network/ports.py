@@ -30,7 +30,8 @@ _SPLICE = 0x02 | 0x01  # SPLICE_F_NONBLOCK, SPLICE_F_MOVE
 _RESET = struct.pack("ii", 1, 0)
 _LATER = (errno.EAGAIN, errno.EINPROGRESS)
 
-# Where a port leads: ("tcp", addresses, port), ("udp", addresses, port), ("name", name, port) or ("unix", path).
+# Where a port leads: ("tcp", addresses, port), ("udp", addresses, port), ("name", name, port), ("unix", path), or
+# ("tls", addresses, port, the file with key and certificates).
 
 
 def listen(kind: str, host: str, port: int) -> socket.socket:
@@ -73,7 +74,11 @@ def _become(listener: socket.socket, target: tuple[object, ...], init: int | Non
     listener.detach()
     only = socket.socket(fileno=_LISTENER_FD)
     only.setblocking(False)
-    if kind == "udp":
+    if kind == "tls":
+        from pytest_sandbox_runtime.network.tls import serve
+
+        serve(only.detach(), *target[1:])  # type: ignore[arg-type]
+    elif kind == "udp":
         Datagrams(only, *target[1:]).serve()  # type: ignore[arg-type]
     else:
         Streams(only, target).serve()

@@ -119,3 +119,31 @@ def test_a_network_of_its_own_ends_with_its_sandbox(engine: Engine) -> None:
         assert sandbox.ip == "10.9.0.2"
     with engine.network(Network(subnet="10.9.0.0/24")):
         pass
+
+
+def test_tls_is_spoken_as_the_name_and_trusted(network: LiveNetwork, create: Callable[..., Sandbox], api: int) -> None:
+    before = create(network)
+    network.expose("api.example.org", api, port=443, tls=True)
+    after = create(network)
+    for sandbox in (before, after):
+        assert get(sandbox, "https://api.example.org/v1") == "api.example.org /v1"
+    with_long_answer = create(network).run(["python3", "-c", GET, "https://api.example.org/" + "x" * 50_000])
+    assert with_long_answer.stdout.strip() == "api.example.org /" + "x" * 50_000
+
+
+def test_a_sandbox_elsewhere_does_not_trust_the_authority(
+    engine: Engine, network: LiveNetwork, create: Callable[..., Sandbox], api: int
+) -> None:
+    network.expose("api.example.org", api, port=443, tls=True)
+    with engine.network() as other:
+        other.expose("api.example.org", api, port=80)
+        assert "authority of this run" not in create(other).run("cat /etc/ssl/certs/ca-certificates.crt").stdout
+
+
+def test_a_certificate_for_another_name_is_refused(
+    network: LiveNetwork, create: Callable[..., Sandbox], api: int
+) -> None:
+    network.expose("api.example.org", api, port=443, tls=True)
+    sandbox = create(network)
+    address = sandbox.run("getent hosts api.example.org").stdout.split()[0]
+    assert "certificate" in get(sandbox, f"https://{address}/")
