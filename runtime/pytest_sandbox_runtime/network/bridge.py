@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import struct
+import time
 from collections import namedtuple
 
 from pytest_sandbox_runtime.kernel.light import signal, socket
@@ -24,6 +26,10 @@ _BRIDGE = 1000
 _INTERFACE = 100
 GATEWAY = 1
 DNS_PORT = 53
+# Among the sockets of a network's namespace; those for DNS are behind it.
+_CHANGES = 0
+# Seconds for what takes a tenth of a millisecond.
+_PATIENCE = 1.0
 
 # What a network is made of: the first address of IPv4 and IPv6 (b"" for none) as numbers of 4 and 16 bytes, with the
 # lengths of their prefixes, and the program that leads to the internet, "" for none.
@@ -38,11 +44,12 @@ class Bridge:
     def __init__(self, plan: Plan, namespaces: Namespaces) -> None:
         self.plan = plan
         self._next = _BRIDGE
-        self._hosts: set[int] = {GATEWAY, *((outside.ROUTER, outside.NAMES) if plan.slirp else ())}
+        self._own = {GATEWAY, *((outside.ROUTER, outside.NAMES) if plan.slirp else ())}
+        self._hosts = set(self._own)
         self.slirp: int | None = None
         # The ports of sandboxes that have gone, by the hosts that they were.
         self._left: dict[int, int] = {}
-        namespace = namespaces.make(_open_dns)
+        namespace = namespaces.make(_open_sockets)
         try:
             _fill(namespace, plan)
             if plan.slirp:
@@ -59,11 +66,15 @@ class Bridge:
         namespace.route.ask((netlink.join_bridge(outside.TAP, _BRIDGE),), "the way to the internet")
         return pid
 
-    def close(self) -> None:
+    def close(self, namespaces: Namespaces) -> None:
         """End it, and with it the devices of those that are on it."""
         if self.slirp is not None:
             os.kill(self.slirp, signal.SIGKILL)
-        close(self.namespace)
+        if self._hosts - self._own:
+            # They are to notice.
+            close(self.namespace)
+        else:
+            namespaces.retire(self.namespace)
 
     def attach(self, namespace: Namespace, number: int, wanted: int | None) -> Port:
         """Give ``namespace`` a device ``eth<number>`` on this network, as the host ``wanted`` or the first free one.
@@ -102,7 +113,23 @@ class Bridge:
         if plan.slirp and number == 0:
             requests.append(netlink.add_default_route(addresses_of(plan, outside.ROUTER)[0], inside))
         namespace.route.ask(requests, "the addresses of a device")
+        self._await_operational(index)
         return Port(index, host, addresses)
+
+    def _await_operational(self, index: int) -> None:
+        """Wait until packets go through a device: a worker of the kernel sees to that, and what comes before is lost."""
+        changes = self.namespace.sockets[_CHANGES]
+        poll = select.poll()
+        poll.register(changes, select.POLLIN)
+        deadline = time.monotonic() + _PATIENCE
+        while not self.namespace.route.is_operational(index) and time.monotonic() < deadline:
+            poll.poll(_PATIENCE * 1000)
+            try:
+                while os.read(changes, 65536):
+                    pass
+            except OSError:
+                # All was read, or more has happened than there was room for: ENOBUFS.
+                continue
 
     def detach(self, port: Port) -> None:
         """Free the address of a sandbox that has gone."""
@@ -118,6 +145,7 @@ class Bridge:
         address = addresses_of(self.plan, host)[0]
         self.namespace.route.ask((netlink.add_address(_BRIDGE, address, 32),), "an address of the bridge")
         self._hosts.add(host)
+        self._own.add(host)
         return address
 
     def _unplug(self, host: int) -> None:
@@ -157,9 +185,9 @@ def mac_of(plan: Plan, host: int) -> bytes:
     return b"\x02\x42" + addresses_of(plan, host)[0]
 
 
-def _open_dns() -> tuple[int, ...]:
-    """Return the sockets at which this namespace can be asked for names, by UDP and by TCP."""
-    sockets = []
+def _open_sockets() -> tuple[int, ...]:
+    """Return what tells of changes, and the sockets at which this namespace can be asked for names, by UDP and TCP."""
+    sockets = [netlink.open_changes()]
     for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
         one = _open(kind)
         if kind == socket.SOCK_STREAM:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SPARE = 4
+_MOST_RETIRED = 32
 _OWN = "/proc/self/ns/net"
 _LOOPBACK = 1
 _SIOCSIFFLAGS = 0x8914
@@ -35,6 +36,9 @@ class Namespaces:
 
     def __init__(self, *, may_return: bool) -> None:
         self._spare: list[Namespace] = []
+        # Those that nobody uses any more. The kernel ends many at once for little more than one, and while it does,
+        # whoever makes a device anywhere has to wait.
+        self._retired: list[Namespace] = []
         self._make = _make_here if may_return else _make_in_fork
 
     def make(self, open_sockets: Callable[[], tuple[int, ...]] = tuple) -> Namespace:
@@ -45,12 +49,29 @@ class Namespaces:
         """Return one for a sandbox; raises OSError."""
         return self._spare.pop() if self._spare else self._make(tuple)
 
+    def retire(self, namespace: Namespace) -> None:
+        """Let go of ``namespace``, whose processes are dead, together with others."""
+        self._retired.append(namespace)
+        if len(self._retired) >= _MOST_RETIRED:
+            self.end_retired()
+
+    @property
+    def has_retired(self) -> bool:
+        """Whether some are still to be let go of."""
+        return bool(self._retired)
+
+    def end_retired(self) -> None:
+        """Let go of all that are retired."""
+        retired, self._retired = self._retired, []
+        for namespace in retired:
+            close(namespace)
+
     def give_back(self, namespace: Namespace) -> None:
         """Keep ``namespace``, whose processes are dead, for another if no packet was ever sent in it."""
         if len(self._spare) < _SPARE and namespace.route.packets_sent(_LOOPBACK) == 0:
             self._spare.append(namespace)
         else:
-            close(namespace)
+            self.retire(namespace)
 
 
 def close(namespace: Namespace) -> None:

@@ -25,7 +25,8 @@ _ADDRESS, _NAME, _MTU, _MASTER, _INFO, _NAMESPACE = 1, 3, 4, 10, 18, 28
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _MULTICAST_SNOOPING = 23
 _IFA_ADDRESS, _IFA_LOCAL, _NO_DAD = 1, 2, 0x02
-_STATISTICS = 7
+_LINK_GROUP = 1
+_STATISTICS, _STATE, _STATE_UP = 7, 16, 6
 _GATEWAY, _OUT, _MAIN_TABLE, _BOOT, _UNIVERSE, _UNICAST = 5, 4, 254, 3, 0, 1
 
 
@@ -128,19 +129,35 @@ class Route:
 
     def packets_sent(self, index: int) -> int:
         """Return how many packets a device has sent, or -1 where that is not told."""
+        statistics = self._attribute(index, _STATISTICS)
+        # struct rtnl_link_stats: packets received, packets sent.
+        return -1 if statistics is None else int(struct.unpack_from("II", statistics)[1])
+
+    def is_operational(self, index: int) -> bool:
+        """Return whether what is sent to a device goes through it, and is not dropped yet."""
+        state = self._attribute(index, _STATE)
+        return state is not None and state[0] == _STATE_UP
+
+    def _attribute(self, index: int, wanted: int) -> bytes | None:
         body = _link(index, up=False)
         self._socket.send(struct.pack("IHHII", 16 + len(body), GETLINK, _REQUEST, 0, 0) + body)
         answer = self._socket.recv(65536)
         at = 32
         while at + 4 <= len(answer):
             length, kind = struct.unpack_from("HH", answer, at)
-            if kind == _STATISTICS:
-                # struct rtnl_link_stats: packets received, packets sent.
-                return int(struct.unpack_from("II", answer, at + 4)[1])
+            if kind == wanted:
+                return answer[at + 4 : at + length]
             at += max(4, (length + 3) & ~3)
-        return -1
+        return None
 
 
 def open_route() -> int:
     """Return the descriptor of a socket for Route, of this process's network namespace."""
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0).detach()
+
+
+def open_changes() -> int:
+    """Return the descriptor of a socket that is readable when a device of this network namespace has changed."""
+    changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, 0)
+    changes.bind((0, _LINK_GROUP))
+    return changes.detach()

@@ -56,6 +56,7 @@ class _Network:
         self.names: dict[str, tuple[Names, Addresses]] = {}
         self.lines = b""
         self.is_current = True
+        self.joined = 0
         # What is behind the bridge: names with the address that each has, and the processes that forward.
         self.outlets: dict[str, bytes] = {}
         self.forwarders: list[int] = []
@@ -77,14 +78,16 @@ class Networks:
         self._networks: dict[int, _Network] = {}
         self._made = 0
         self._resolver: Resolver | None = None
+        # How many sandboxes a network is mostly joined by.
+        self._usual = 2
         # Made, while nobody waits, of the plan that was asked for last.
         self._last: Plan | None = None
         self._spare: Bridge | None = None
 
     @property
-    def is_any_open(self) -> bool:
-        """Whether there is a network."""
-        return bool(self._networks)
+    def is_any_filling(self) -> bool:
+        """Whether a network has had fewer sandboxes than the last one that was closed."""
+        return any(network.joined < self._usual for network in self._networks.values())
 
     def get_ahead(self) -> bool:
         """Do what nobody waits for: returns whether there was anything to do. Raises OSError."""
@@ -103,7 +106,7 @@ class Networks:
     def _take(self, plan: Plan) -> Bridge:
         spare, self._spare = self._spare, None
         if spare is not None and spare.plan != plan:
-            spare.close()
+            spare.close(self._namespaces)
             spare = None
         self._last = plan
         return spare or Bridge(plan, self._namespaces)
@@ -115,16 +118,17 @@ class Networks:
             self._resolver = Resolver()
         self._made += 1
         self._networks[self._made] = network
-        self._resolver.add(self._made, network.bridge.namespace.sockets, asks_outside=bool(plan.slirp))
+        self._resolver.add(self._made, network.bridge.namespace.sockets[1:], asks_outside=bool(plan.slirp))
         return self._made
 
     def close(self, number: int) -> None:
         """End a network; the devices of those that are on it go with it."""
         network = self._networks.pop(number)
+        self._usual = network.joined
         for forwarder in network.forwarders:
             os.kill(forwarder, signal.SIGKILL)
         self._resolve().remove(number)
-        network.bridge.close()
+        network.bridge.close(self._namespaces)
         for member in network.members.values():
             del member.ports[number]
             self._tell(member)
@@ -136,6 +140,7 @@ class Networks:
         port = network.bridge.attach(member.namespace, len(member.ports), wanted)
         member.ports[number] = port
         network.members[member.name] = member
+        network.joined += 1
         self.name(number, member.name, names, port.addresses)
         return tuple(map(spelled, port.addresses))
 

@@ -18,7 +18,7 @@ from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.network.bridge import Plan
-from pytest_sandbox_runtime.network.namespaces import Namespaces, close
+from pytest_sandbox_runtime.network.namespaces import Namespaces
 from pytest_sandbox_runtime.network.ports import forward, listen
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
@@ -51,6 +51,8 @@ LAYERS = f"{MEMORY}/layers"
 _MOST_MOUNTED = 16
 # Many tests need two: a server, and a client.
 _MOST_AHEAD = 2
+# Milliseconds without a request after which none is about to come.
+_A_WHILE = 100
 
 
 class Supervisor:
@@ -148,10 +150,14 @@ class Supervisor:
 
     def _ready(self) -> list[tuple[int, int]]:
         # Who has just made a network is about to ask for sandboxes on it.
-        grace = 1 if self._networks.is_any_open else 0
+        grace = 1 if self._networks.is_any_filling else 0
         ready = self._poll.poll(grace)
         while not ready and self._get_ahead():
             ready = self._poll.poll(grace)
+        if not ready and self._namespaces.has_retired:
+            ready = self._poll.poll(_A_WHILE)
+            if not ready:
+                self._namespaces.end_retired()
         return ready or self._poll.poll()
 
     def _get_ahead(self) -> bool:
@@ -392,7 +398,7 @@ class Supervisor:
         if sandbox.member is not None:
             sandbox.member.close()
         if sandbox.member is not None and sandbox.member.has_joined:
-            close(sandbox.member.namespace)
+            self._namespaces.retire(sandbox.member.namespace)
         elif sandbox.namespace is not None:
             self._namespaces.give_back(sandbox.namespace)
         if sandbox.keep and sandbox.place is self._disk:
