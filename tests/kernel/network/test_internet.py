@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 import threading
@@ -92,21 +93,24 @@ def test_without_the_program_it_is_an_error(engine: Engine, monkeypatch: pytest.
 
 
 def test_it_ends_with_the_network(engine: Engine) -> None:
-    def running() -> int:
-        names = [name for name in os.listdir("/proc") if name.isdigit()]
-        return sum(_command_of(name).startswith(b"slirp4netns") for name in names)
+    with engine.create(SandboxSpec()) as sandbox, open(f"/proc/{sandbox.pid}/stat", encoding="ascii") as file:
+        supervisor = int(file.read().split()[3])
+
+    def running() -> list[int]:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+        return [pid for pid in pids if _is_slirp_of(pid, supervisor)]
 
     with engine.network(Network(internet=True)):
-        assert running() >= 1
-        before = running()
-    # The answer to this comes behind the end.
-    with engine.create(SandboxSpec()):
-        assert running() == before - 1
+        (pid,) = running()
+        ended = os.pidfd_open(pid)
+    assert select.select([ended], [], [], 5)[0]
+    os.close(ended)
 
 
-def _command_of(pid: str) -> bytes:
+def _is_slirp_of(pid: int, supervisor: int) -> bool:
     try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return file.read()
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            _, name, _, parent, *_ = file.read().split()
     except OSError:
-        return b""
+        return False
+    return name.startswith("(slirp4netns") and int(parent) == supervisor
