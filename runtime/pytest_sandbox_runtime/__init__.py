@@ -12,6 +12,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pytest_sandbox_runtime.capturing import Capture
     from pytest_sandbox_runtime.changes import Change, Changes
     from pytest_sandbox_runtime.engine import Engine, EngineSettings
     from pytest_sandbox_runtime.errors import (
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.terminal import Terminal
 
 _HOMES = {
+    "capturing": ("Capture",),
     "changes": ("Change", "Changes"),
     "engine": ("Engine", "EngineSettings"),
     "errors": (
@@ -83,6 +85,7 @@ __all__ = [
     "DEVNULL",
     "PIPE",
     "STDOUT",
+    "Capture",
     "Change",
     "Changes",
     "CommandError",

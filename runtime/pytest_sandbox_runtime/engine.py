@@ -253,6 +253,7 @@ class Engine:
                 again=lambda image: self.create(replace(declared, image=image), joins),
                 namespaces=job.namespaces,
                 forward=forwarder(connection, name),
+                connection=connection,
                 listeners=listeners,
                 joins=tuple(zip(joins, addresses)),  # noqa: B905  the supervisor has answered each
             )
@@ -306,6 +307,7 @@ class Engine:
                 again=_cannot,
                 namespaces=told["namespaces"],
                 forward=forwarder(connection, told["name"]),
+                connection=connection,
                 listeners=listeners,
                 joins=tuple((Join(network), addresses) for addresses in told["addresses"]),
             )

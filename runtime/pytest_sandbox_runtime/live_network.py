@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_sandbox_runtime.authority import Authority
+    from pytest_sandbox_runtime.capturing import Capture
     from pytest_sandbox_runtime.connection import Connection
     from pytest_sandbox_runtime.sandbox import Sandbox
     from pytest_sandbox_runtime.specs.network import Network
@@ -53,6 +54,7 @@ class LiveNetwork:
         self._connection = connection
         # What it is shared by, where it is.
         self._key = ""
+        self._captures: list[Capture] = []
         self._subnet = choose(spec, (other.range for other in others))
         (_, number), _ = connection.ask(("network", tuple(plan(spec, self._subnet))))
         self.number: int | None = int(number)
@@ -72,6 +74,7 @@ class LiveNetwork:
         network._connection, network._key = connection, key
         network._authority, network.trusts_authority = None, False
         network._subnet = choose(spec, ())
+        network._captures = []
         return network
 
     def __repr__(self) -> str:
@@ -93,6 +96,8 @@ class LiveNetwork:
         """End it: the sandboxes that are on it go on without. Again: nothing."""
         number, self.number = self.number, None
         if number is not None:
+            for capture in self._captures:
+                capture.stop()
             self._connection.tell(("release", self._key) if self._key else ("close network", number))
 
     @property
@@ -147,6 +152,15 @@ class LiveNetwork:
             if error.code == errno.EADDRINUSE:
                 raise SpecError(f"port {port} of {name} leads somewhere already on {self.name}") from None
             raise refusal(error.code, (Join(self),)) or error from None
+
+    def capture(self, path: str | os.PathLike[str] | None = None, *, snaplen: int | None = None) -> Capture:
+        """Write all that is sent on this network, each packet once, to a pcap file from now on: see Sandbox.capture."""
+        from pytest_sandbox_runtime.capturing import begin
+
+        if self.number is None:
+            raise SandboxClosedError(f"{self!r} was closed")
+        self._captures.append(capture := begin(self._connection, self.number, path, snaplen))
+        return capture
 
     def connect(self, sandbox: Sandbox, *aliases: str, ip: str | None = None) -> tuple[str, ...]:
         """Put a sandbox that runs, and was started on another network, on this one too; returns its addresses here.

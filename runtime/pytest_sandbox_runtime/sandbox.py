@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_sandbox_runtime.authority import Authority
+    from pytest_sandbox_runtime.capturing import Capture
     from pytest_sandbox_runtime.cgroups import OomWatch, Stats
     from pytest_sandbox_runtime.changes import Changes
+    from pytest_sandbox_runtime.connection import Connection
     from pytest_sandbox_runtime.control import Control
     from pytest_sandbox_runtime.listening import Listeners
     from pytest_sandbox_runtime.live_network import Join
@@ -61,6 +63,7 @@ class Started:
     oom: OomWatch
     namespaces: int
     forward: Callable[..., tuple[str, int]]
+    connection: Connection
     listeners: Listeners
     joins: tuple[tuple[Join, tuple[str, ...]], ...]
     seen: Callable[[str], str]
@@ -83,6 +86,7 @@ class Sandbox:
         self._files = Files(started.root)
         self._commands: list[str] = []
         self._own_env: dict[str, str] = {}
+        self._captures: list[Capture] = []
         # The networks that it is on, each with its addresses there.
         self.joins = list(started.joins)
         self.account = self._find_account(spec.user)
@@ -416,6 +420,25 @@ class Sandbox:
         host, number = self.address(port, timeout=timeout)
         return f"{scheme}://{host}:{number}/{path.lstrip('/')}"
 
+    def capture(self, path: str | os.PathLike[str] | None = None, *, snaplen: int | None = None) -> Capture:
+        """Write what crosses the sandbox's network devices, loopback among them, to a pcap file from now on.
+
+        Without ``path`` it lies in the run's directory, and goes with the run; ``snaplen`` is how many bytes of each
+        packet are written, all where left out. It ends with the sandbox, or by Capture.stop. Raises SpecError for a
+        sandbox on the host's network, and FileAccessError where the file cannot be written.
+        """
+        from pytest_sandbox_runtime.capturing import begin
+
+        self._check_open()
+        if self.spec.network == "host":
+            msg = f"sandbox {self.name} is on the host's network, whose packets are not its own"
+            raise SpecError(msg, hint="leave out network='host', or capture on the host with tcpdump")
+        self._captures.append(capture := begin(self._started.connection, self.name, path, snaplen))
+        with ExitStack() as undo:
+            undo.callback(capture.stop)
+            self.own(undo.pop_all())
+        return capture
+
     # What it uses, what it did
 
     def stats(self) -> Stats:
@@ -479,6 +502,8 @@ class Sandbox:
         if self._undo is not None:
             self._undo.pop_all()
             self._undo = None
+            for capture in self._captures:
+                capture.let_go()
             self._started.control.close()
             self._started.listeners.close()
             os.close(self._started.pidfd)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # Numbers of devices are given, not found out: a kernel may put tunnels into each new namespace.
 _BRIDGE = 1000
+BRIDGE_NAME = "bridge"
 _INTERFACE = 100
 GATEWAY = 1
 DNS_PORT = 53
@@ -159,7 +160,7 @@ class Bridge:
 
 
 def _fill(namespace: Namespace, plan: Plan) -> None:
-    bridge = netlink.add_bridge(_BRIDGE, "bridge", mac_of(plan, GATEWAY), plan.mtu)
+    bridge = netlink.add_bridge(_BRIDGE, BRIDGE_NAME, mac_of(plan, GATEWAY), plan.mtu)
     namespace.route.ask((bridge, *_addresses(_BRIDGE, plan, GATEWAY)), "the bridge of a network")
 
 

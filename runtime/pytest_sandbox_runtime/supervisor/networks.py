@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pytest_sandbox_runtime.kernel.light import signal, socket
-from pytest_sandbox_runtime.network.bridge import Bridge, Plan
+from pytest_sandbox_runtime.network.bridge import BRIDGE_NAME, Bridge, Plan
 from pytest_sandbox_runtime.network.names import hosts_lines, spelled
 from pytest_sandbox_runtime.network.namespaces import open_in
 from pytest_sandbox_runtime.network.ports import forward, listen
@@ -57,7 +58,7 @@ class _Network:
         self.lines = b""
         self.is_current = True
         self.joined = 0
-        # What is behind the bridge: names with the address that each has, and the processes that forward.
+        # What is behind the bridge: names with the address that each has, and the processes that forward, or capture.
         self.outlets: dict[str, bytes] = {}
         self.forwarders: list[int] = []
 
@@ -179,6 +180,16 @@ class Networks:
         finally:
             listener.close()
         return address
+
+    def capture(self, number: int, file: int, control: int, snaplen: int) -> None:
+        """Write what crosses a network to ``file``: see network.capture. Raises OSError where it has gone."""
+        from pytest_sandbox_runtime.network.capture import capture
+
+        network = self._networks.get(number)
+        if network is None:
+            raise OSError(errno.ESRCH, "", "")
+        namespace = network.bridge.namespace.descriptor
+        network.forwarders.append(capture(namespace, -1, BRIDGE_NAME, file, control, snaplen))
 
     def reaped(self, pid: int) -> None:
         """Forget a process that has ended."""

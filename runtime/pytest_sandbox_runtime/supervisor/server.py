@@ -21,6 +21,7 @@ from pytest_sandbox_runtime.network.bridge import Plan
 from pytest_sandbox_runtime.network.namespaces import Namespaces
 from pytest_sandbox_runtime.network.ports import forward, listen
 from pytest_sandbox_runtime.supervisor.boot import become_init
+from pytest_sandbox_runtime.supervisor.captures import Captures
 from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
 from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
 from pytest_sandbox_runtime.supervisor.directories import Directories, mount_stack, unmount
@@ -80,6 +81,7 @@ class Supervisor:
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
         self._shares = Shares(self._discard, self._networks.close)
+        self._captures = Captures(self._sandboxes, self._networks)
         self._requests: dict[str, Callable[..., None]] = {
             "hello": self._hello,
             "create": self._create,
@@ -88,6 +90,7 @@ class Supervisor:
             "join": self._join,
             "close network": self._close_network,
             "forward": self._forward,
+            "capture": self._capture,
             "outlet": self._open_outlet,
             "share": self._shares.ask,
             "publish": self._shares.publish,
@@ -263,6 +266,16 @@ class Supervisor:
                 listener.close()
         except OSError as error:
             _fail(client, "forward the port", error)
+
+    def _capture(self, client: Client, where: str | int, snaplen: int, file: int, control: int) -> None:
+        try:
+            self._captures.begin(where, snaplen, file, control)
+            send(client.channel, ("capturing",))
+        except OSError as error:
+            _fail(client, "capture packets", error)
+        finally:
+            os.close(file)
+            os.close(control)
 
     def _open_outlet(self, client: Client, *outlet: Any) -> None:
         try:
