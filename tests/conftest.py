@@ -111,6 +111,7 @@ OF_TESTS: dict[str, Callable[[str], Capability]] = {
     "docker-registry": _program,
     "htpasswd": lambda name: _program(name, "apache2-utils"),
     "openssl": _program,
+    "tcpdump": _program,
     "docker": _docker,
     "docker-buildkit": _buildkit,
     "static-busybox": _static_busybox,

@@ -7,10 +7,12 @@ import errno
 import os
 import socket
 import stat
+import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import FileAccessError, SandboxClosedError, SpecError, StartError, UnsupportedError
+from pytest_sandbox_runtime.network.capture import BLOCK_SIZE
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 
 if TYPE_CHECKING:
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.connection import Connection
 
 # What tcpdump has too; no packet is larger.
-MAX_SNAPLEN = 1 << 18
+_MAX_SNAPLEN = 1 << 18
+# What waits to be written, while a disk is busy: at 500 MB/s for 60 ms.
+BUFFER = 32 << 20
+_MOST_BUFFER = 1 << 30
+_LEAST_BLOCKS = 2
 
 
 class Capture:
@@ -85,7 +91,7 @@ class Capture:
             with contextlib.suppress(BrokenPipeError):
                 send(self._channel, (word,))
             said, packets, dropped, *code = _hear(self._channel) or ("ended", *self._counts, 0)
-            self._counts = int(packets), int(dropped)
+            self._counts = packets, dropped
             if said == "ended":
                 self._channel.close()
                 self._channel = None
@@ -94,12 +100,17 @@ class Capture:
 
 
 def begin(
-    connection: Connection, where: str | int, path: str | os.PathLike[str] | None, snaplen: int | None
+    connection: Connection,
+    where: str | int,
+    path: str | os.PathLike[str] | None,
+    snaplen: int | None,
+    buffer: int | None,
 ) -> Capture:
     """Capture what crosses the devices of a sandbox, by its name, or of a network, by its number."""
-    if snaplen is not None and (isinstance(snaplen, bool) or not isinstance(snaplen, int) or snaplen < 1):
-        hint = "it is how many bytes of each packet are written; leave it out for all"
-        raise SpecError(f"snaplen={snaplen!r} is no number from 1 on", hint=hint)
+    _check_number("snaplen", snaplen, "it is how many bytes of each packet are written; leave it out for all")
+    # Else the kernel would take all memory before it says no.
+    _check_number("buffer", buffer, "it is how many bytes may wait to be written", _MOST_BUFFER)
+    how = min(snaplen or _MAX_SNAPLEN, _MAX_SNAPLEN), max((buffer or BUFFER) // BLOCK_SIZE, _LEAST_BLOCKS)
     if path is None:
         path = os.path.join(connection.run, f"capture-{where}-{os.urandom(4).hex()}.pcap")
     path = os.path.abspath(os.fspath(path))
@@ -108,7 +119,7 @@ def begin(
         undo.callback(ours.close)
         file = _open(path)
         try:
-            connection.ask(("capture", where, min(snaplen or MAX_SNAPLEN, MAX_SNAPLEN)), (file, theirs.fileno()))
+            connection.ask(("capture", where, how), (file, theirs.fileno()))
         except StartError as error:
             if error.code != errno.ESRCH:
                 raise
@@ -119,6 +130,14 @@ def begin(
         _await_begin(ours, path)
         undo.pop_all()
     return Capture(path, ours)
+
+
+def _check_number(name: str, value: int | None, hint: str, most: int = sys.maxsize) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
+        upto = "on" if most == sys.maxsize else f"to {most}"
+        raise SpecError(f"{name}={value!r} is no number from 1 {upto}", hint=hint)
 
 
 def _open(path: str) -> int:
@@ -138,10 +157,10 @@ def _await_begin(channel: socket.socket, path: str) -> None:
     _, code = _hear(channel) or ("began", errno.ESRCH)
     if code:
         os.unlink(path)
-        raise UnsupportedError(f"packets cannot be captured: {os.strerror(int(code))}")
+        raise UnsupportedError(f"packets cannot be captured: {os.strerror(code)}")
 
 
-def _hear(channel: socket.socket) -> tuple[object, ...] | None:
+def _hear(channel: socket.socket) -> tuple[Any, ...] | None:
     """Return what is said next, or None where nothing is any more."""
     try:
         received = receive(channel)

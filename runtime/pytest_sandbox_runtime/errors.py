@@ -151,7 +151,7 @@ class SandboxClosedError(SandboxError):
 
 
 class FileAccessError(SandboxError, OSError):
-    """A file in a sandbox that could not be read or written; ``errno`` and ``filename`` as in OSError."""
+    """A file in a sandbox, or of a capture, that could not be used; ``errno`` and ``filename`` as in OSError."""
 
     def __init__(self, message: str, *, errno: int = 0, filename: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)

@@ -153,13 +153,15 @@ class LiveNetwork:
                 raise SpecError(f"port {port} of {name} leads somewhere already on {self.name}") from None
             raise refusal(error.code, (Join(self),)) or error from None
 
-    def capture(self, path: str | os.PathLike[str] | None = None, *, snaplen: int | None = None) -> Capture:
+    def capture(
+        self, path: str | os.PathLike[str] | None = None, *, snaplen: int | None = None, buffer: int | None = None
+    ) -> Capture:
         """Write all that is sent on this network, each packet once, to a pcap file from now on: see Sandbox.capture."""
         from pytest_sandbox_runtime.capturing import begin
 
         if self.number is None:
             raise SandboxClosedError(f"{self!r} was closed")
-        self._captures.append(capture := begin(self._connection, self.number, path, snaplen))
+        self._captures.append(capture := begin(self._connection, self.number, path, snaplen, buffer))
         return capture
 
     def connect(self, sandbox: Sandbox, *aliases: str, ip: str | None = None) -> tuple[str, ...]:

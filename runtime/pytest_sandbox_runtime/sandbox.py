@@ -420,12 +420,15 @@ class Sandbox:
         host, number = self.address(port, timeout=timeout)
         return f"{scheme}://{host}:{number}/{path.lstrip('/')}"
 
-    def capture(self, path: str | os.PathLike[str] | None = None, *, snaplen: int | None = None) -> Capture:
+    def capture(
+        self, path: str | os.PathLike[str] | None = None, *, snaplen: int | None = None, buffer: int | None = None
+    ) -> Capture:
         """Write what crosses the sandbox's network devices, loopback among them, to a pcap file from now on.
 
         Without ``path`` it lies in the run's directory, and goes with the run; ``snaplen`` is how many bytes of each
-        packet are written, all where left out. It ends with the sandbox, or by Capture.stop. Raises SpecError for a
-        sandbox on the host's network, and FileAccessError where the file cannot be written.
+        packet are written, all where left out, and ``buffer`` how many bytes may wait for that, 32 MiB where left out.
+        It ends with the sandbox, or by Capture.stop. Raises SpecError for a sandbox on the host's network, and
+        FileAccessError where the file cannot be written.
         """
         from pytest_sandbox_runtime.capturing import begin
 
@@ -433,7 +436,7 @@ class Sandbox:
         if self.spec.network == "host":
             msg = f"sandbox {self.name} is on the host's network, whose packets are not its own"
             raise SpecError(msg, hint="leave out network='host', or capture on the host with tcpdump")
-        self._captures.append(capture := begin(self._started.connection, self.name, path, snaplen))
+        self._captures.append(capture := begin(self._started.connection, self.name, path, snaplen, buffer))
         with ExitStack() as undo:
             undo.callback(capture.stop)
             self.own(undo.pop_all())

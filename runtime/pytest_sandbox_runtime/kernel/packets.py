@@ -9,9 +9,10 @@ import struct
 from pytest_sandbox_runtime.kernel.light import socket
 from pytest_sandbox_runtime.kernel.seccomp import INSTRUCTION
 
-# struct tpacket_block_desc, from its status on: that, how many packets it has, and where the first one is.
-BLOCK = struct.Struct("=III")
-BLOCK_STATUS, BLOCK_COUNT = 8, 12
+# struct tpacket_block_desc, from its status on: that, how many packets it has, where the first one is, its length, and
+# which one it is since the start, from 1 on.
+BLOCK = struct.Struct("=IIIIQ")
+BLOCK_STATUS = 8
 READY = 1  # TP_STATUS_USER
 # struct tpacket3_hdr: how far it is to the next one, seconds, nanoseconds, bytes that are here, bytes that there were,
 # status, and where the first of them is.

@@ -15,12 +15,12 @@ import os
 import select
 import struct
 import sys
+from collections import namedtuple
 
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
 from pytest_sandbox_runtime.kernel.packets import (
     BLOCK,
-    BLOCK_COUNT,
     BLOCK_STATUS,
     PACKET,
     READY,
@@ -33,10 +33,8 @@ from pytest_sandbox_runtime.kernel.processes import Prctl, close_range, prctl
 from pytest_sandbox_runtime.kernel.seccomp import INSTRUCTION
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 
-# A packet may have 64 KiB and more: devices of sandboxes leave it to nobody to cut what TCP sends (GSO).
-MAX_SNAPLEN = 1 << 18
-_BLOCK = 1 << 20
-_BLOCKS = 16
+# A packet may have 64 KiB: between sandboxes nobody cuts what TCP sends (GSO).
+BLOCK_SIZE = 1 << 20
 # Milliseconds for which a block that is not full is left to the kernel.
 _PATIENCE = 16
 # IOV_MAX: writev(2).
@@ -47,18 +45,21 @@ _NANOSECONDS = 0xA1B23C4D
 _ETHERNET = 1
 _RECORD = struct.Struct("=IIII")
 
+# How many bytes of a packet are written, and how many blocks of BLOCK_SIZE wait for that.
+How = namedtuple("How", "snaplen blocks")
 
-def capture(namespace: int, life: int, device: str, file: int, control: int, snaplen: int) -> int:
+
+def capture(namespace: int, life: int, device: str, file: int, control: int, how: How) -> int:
     """Write what crosses the devices of ``namespace``, or only ``device``, to ``file``; returns the fork's pid.
 
-    It ends when ``life`` is readable (-1: never), or when ``control`` says so or is closed. There it says how it got
-    on: ("began", errno), which is not 0 where it could not; ("counts", packets, dropped) when asked to "count"; and as its last words
-    ("ended", packets, dropped, errno), errno being what kept it from writing, or 0.
+    It ends when ``life`` is readable (-1: never), or when ``control`` hears "stop" or is closed. There it tells how it
+    got on: ("began", errno), which is 0 where it did; when asked to "count" ("counts", packets, dropped); and as its
+    last words ("ended", packets, dropped, errno), which is what kept it from writing, or 0.
     """
     pid = os.fork()
     if pid == 0:
         try:
-            _become(namespace, life, device, file, control, snaplen)
+            _become(namespace, life, device, file, control, how)
         except BaseException:
             # Goes to the run's supervisor.log.
             sys.excepthook(*sys.exc_info())
@@ -68,21 +69,21 @@ def capture(namespace: int, life: int, device: str, file: int, control: int, sna
     return pid
 
 
-def _become(namespace: int, life: int, device: str, file: int, control: int, snaplen: int) -> None:
+def _become(namespace: int, life: int, device: str, file: int, control: int, how: How) -> None:
     prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     channel = socket.socket(fileno=control)
     try:
         setns(namespace, CloneFlag.NEWNET)
         _close_all_but(file, control, *([] if life == -1 else [life]))
-        packets = open_packets(_each_once(snaplen))
+        packets = open_packets(_each_once(how.snaplen))
         if device:
             watch_all_of(packets, device)
-        recorder = Recorder(packets, file, snaplen)
+        recorder = Recorder(packets, file, how)
     except OSError as error:
-        send(channel, ("began", error.errno or 1))
+        _tell(channel, ("began", error.errno or 1))
         return
-    send(channel, ("began", 0))
+    _tell(channel, ("began", 0))
     _serve(recorder, channel, life)
 
 
@@ -117,49 +118,58 @@ def _each_once(snaplen: int) -> bytes:
 class Recorder:
     """A ring, and the file that it is emptied into."""
 
-    def __init__(self, packets: socket.socket, file: int, snaplen: int) -> None:
+    def __init__(self, packets: socket.socket, file: int, how: How) -> None:
         self.packets = packets
-        self.written = 0
+        self._written = 0
         self._dropped = 0
         self._file = file
-        self._write([_HEADER.pack(_NANOSECONDS, 2, 4, 0, 0, snaplen, _ETHERNET)])
-        self._ring = map_ring(packets, _BLOCK, _BLOCKS, _PATIENCE)
+        self._size = 0
+        self._write([_HEADER.pack(_NANOSECONDS, 2, 4, 0, 0, how.snaplen, _ETHERNET)])
+        self._blocks = how.blocks
+        self._ring = map_ring(packets, BLOCK_SIZE, how.blocks, _PATIENCE)
         self._view = memoryview(self._ring)
         self._next = 0
+        self._last = 0
 
-    @property
-    def dropped(self) -> int:
-        """How many packets came while there was no place for them."""
+    def count(self) -> tuple[int, int]:
+        """Return how many packets were written, and how many came while there was no place for them."""
         self._dropped += lost(self.packets)
-        return self._dropped
+        return self._written, self._dropped
 
     def write_ready(self) -> None:
-        """Write the packets of all blocks that the kernel has handed over; raises OSError."""
-        while True:
-            start = self._next * _BLOCK
-            status, count, first = BLOCK.unpack_from(self._ring, start + BLOCK_STATUS)
+        """Write the packets of the blocks that the kernel has handed over; raises OSError."""
+        # Not of those that it hands over meanwhile: there may be no end of them.
+        for _ in range(self._blocks):
+            start = self._next * BLOCK_SIZE
+            status, count, first, _, number = BLOCK.unpack_from(self._ring, start + BLOCK_STATUS)
             if not status & READY:
                 return
             self._write(self._records(start + first, count))
-            self.written += count
-            # Else it would look as if something were in it until the kernel begins to fill it again.
-            self._ring[start + BLOCK_COUNT : start + BLOCK_COUNT + 4] = bytes(4)
+            self._written += count
+            self._last = number
+            self._next = (self._next + 1) % self._blocks
             self._ring[start + BLOCK_STATUS : start + BLOCK_STATUS + 4] = bytes(4)
-            self._next = (self._next + 1) % _BLOCKS
 
     def write_all(self) -> None:
         """Write all that has come until now; raises OSError."""
         self.write_ready()
         poll = select.poll()
         poll.register(self.packets.fileno(), select.POLLIN)
-        if self._is_begun():
-            # Soon: by the kernel's own clock.
-            poll.poll()
+        begun = self._begun()
+        while begun and begun == self._begun():
+            # It is handed over soon, by the kernel's own clock.
+            poll.poll(_PATIENCE)
             self.write_ready()
 
-    def _is_begun(self) -> bool:
-        _, count, _ = BLOCK.unpack_from(self._ring, self._next * _BLOCK + BLOCK_STATUS)
-        return bool(count)
+    def cut(self) -> None:
+        """Let the file end behind its last whole packets."""
+        os.ftruncate(self._file, self._size)
+
+    def _begun(self) -> int:
+        """Return the number of the block that the kernel has put packets into, 0 where there is none."""
+        _, count, _, _, number = BLOCK.unpack_from(self._ring, self._next * BLOCK_SIZE + BLOCK_STATUS)
+        # Until it begins one anew, the kernel leaves there what it was before.
+        return int(number) if count and number > self._last else 0
 
     def _records(self, at: int, count: int) -> list[memoryview]:
         """Return the packets of a block, each with its header, which replaces the end of the kernel's."""
@@ -175,12 +185,14 @@ class Recorder:
     def _write(self, records: list[memoryview] | list[bytes]) -> None:
         for begin in range(0, len(records), _MOST_AT_ONCE):
             some = records[begin : begin + _MOST_AT_ONCE]
+            size = sum(map(len, some))
             written = os.writev(self._file, some)
-            if written < sum(map(len, some)):
+            if written < size:
                 # The disk is full, or something like it: the rest says what.
                 rest = b"".join(some)[written:]
                 while rest:
                     rest = rest[os.write(self._file, rest) :]
+            self._size += size
 
 
 def _serve(recorder: Recorder, channel: socket.socket, life: int) -> None:
@@ -195,7 +207,24 @@ def _serve(recorder: Recorder, channel: socket.socket, life: int) -> None:
         recorder.write_all()
     except OSError as error:
         code = error.errno or 1
-    send(channel, ("ended", recorder.written, recorder.dropped, code))
+        recorder.cut()
+    _tell(channel, ("ended", *recorder.count(), code))
+
+
+def _tell(channel: socket.socket, message: tuple[object, ...]) -> None:
+    try:
+        send(channel, message)
+    except OSError:
+        # Nobody listens any more.
+        return
+
+
+def _hear(channel: socket.socket) -> str:
+    try:
+        received = receive(channel)
+    except OSError:
+        received = None
+    return "stop" if received is None else str(received[0][0])
 
 
 def _is_over(ready: set[int], recorder: Recorder, channel: socket.socket, life: int) -> bool:
@@ -203,11 +232,10 @@ def _is_over(ready: set[int], recorder: Recorder, channel: socket.socket, life: 
     if life in ready:
         return True
     if channel.fileno() in ready:
-        received = receive(channel)
-        if received is None or received[0] == ("stop",):
+        if _hear(channel) == "stop":
             return True
         recorder.write_all()
-        send(channel, ("counts", recorder.written, recorder.dropped))
+        _tell(channel, ("counts", *recorder.count()))
     else:
         recorder.write_ready()
     return False

@@ -18,19 +18,19 @@ class Captures:
         self._sandboxes = sandboxes
         self._networks = networks
 
-    def begin(self, where: str | int, snaplen: int, file: int, control: int) -> None:
+    def begin(self, where: str | int, how: tuple[int, int], file: int, control: int) -> None:
         """Write what crosses ``where`` to ``file``: see network.capture. Raises OSError where it has gone."""
         if isinstance(where, int):
-            self._networks.capture(where, file, control, snaplen)
+            self._networks.capture(where, file, control, how)
             return
         sandbox = self._sandboxes.get(where)
         if sandbox is None or sandbox.status is not None:
             raise OSError(errno.ESRCH, "", "")
-        from pytest_sandbox_runtime.network.capture import capture
+        from pytest_sandbox_runtime.network.capture import How, capture
 
         pidfd = os.pidfd_open(sandbox.pid)
         try:
             # It sees the end by itself, and writes what came until then.
-            capture(pidfd, pidfd, "", file, control, snaplen)
+            capture(pidfd, pidfd, "", file, control, How(*how))
         finally:
             os.close(pidfd)

@@ -181,15 +181,15 @@ class Networks:
             listener.close()
         return address
 
-    def capture(self, number: int, file: int, control: int, snaplen: int) -> None:
+    def capture(self, number: int, file: int, control: int, how: tuple[int, int]) -> None:
         """Write what crosses a network to ``file``: see network.capture. Raises OSError where it has gone."""
-        from pytest_sandbox_runtime.network.capture import capture
+        from pytest_sandbox_runtime.network.capture import How, capture
 
         network = self._networks.get(number)
         if network is None:
             raise OSError(errno.ESRCH, "", "")
         namespace = network.bridge.namespace.descriptor
-        network.forwarders.append(capture(namespace, -1, BRIDGE_NAME, file, control, snaplen))
+        network.forwarders.append(capture(namespace, -1, BRIDGE_NAME, file, control, How(*how)))
 
     def reaped(self, pid: int) -> None:
         """Forget a process that has ended."""

@@ -267,9 +267,9 @@ class Supervisor:
         except OSError as error:
             _fail(client, "forward the port", error)
 
-    def _capture(self, client: Client, where: str | int, snaplen: int, file: int, control: int) -> None:
+    def _capture(self, client: Client, where: str | int, how: tuple[int, int], file: int, control: int) -> None:
         try:
-            self._captures.begin(where, snaplen, file, control)
+            self._captures.begin(where, how, file, control)
             send(client.channel, ("capturing",))
         except OSError as error:
             _fail(client, "capture packets", error)
