@@ -123,11 +123,11 @@ def begin(
         except StartError as error:
             if error.code != errno.ESRCH:
                 raise
-            raise SandboxClosedError(f"what was to be captured, {where}, has ended") from None
+            raise _ended(where) from None
         finally:
             os.close(file)
         theirs.close()
-        _await_begin(ours, path)
+        _await_begin(ours, where, path)
         undo.pop_all()
     return Capture(path, ours)
 
@@ -138,6 +138,11 @@ def _check_number(name: str, value: int | None, hint: str, most: int = sys.maxsi
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= most:
         upto = "on" if most == sys.maxsize else f"to {most}"
         raise SpecError(f"{name}={value!r} is no number from 1 {upto}", hint=hint)
+
+
+def _ended(where: str | int) -> SandboxClosedError:
+    what = f"network {where}" if isinstance(where, int) else f"sandbox {where}"
+    return SandboxClosedError(f"{what} has ended, and cannot be captured any more")
 
 
 def _open(path: str) -> int:
@@ -153,10 +158,13 @@ def _open(path: str) -> int:
     return file
 
 
-def _await_begin(channel: socket.socket, path: str) -> None:
+def _await_begin(channel: socket.socket, where: str | int, path: str) -> None:
     _, code = _hear(channel) or ("began", errno.ESRCH)
     if code:
         os.unlink(path)
+        if code == errno.ESRCH:
+            # It was about to when the supervisor was asked.
+            raise _ended(where)
         raise UnsupportedError(f"packets cannot be captured: {os.strerror(code)}")
 
 
