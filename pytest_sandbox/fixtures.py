@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_sandbox import marks
+from pytest_sandbox import capturing, marks
 from pytest_sandbox.settings import SETTINGS, needed_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_sandbox.inside import Units
     from pytest_sandbox_runtime.compose.running import LiveProject
@@ -84,7 +84,11 @@ def start(item: pytest.Item, spec: SandboxSpec, networks: Sequence[LiveNetwork] 
     __tracebackhide__ = True
     began = time.perf_counter()
     try:
-        sandbox = engine_of(item.config).create(spec, networks)
+        engine = engine_of(item.config)
+        with ExitStack() as undo:
+            sandbox = undo.enter_context(engine.create(spec, networks))
+            capturing.begin(item, engine, sandbox, "sandbox")
+            undo.pop_all()
     except SandboxError as error:
         give_up(item.config, error)
     item.config.stash.setdefault(STARTS, []).append((time.perf_counter() - began, item.nodeid, str(spec.image)))
@@ -283,7 +287,10 @@ def _serve(request: pytest.FixtureRequest, service: Service, network: LiveNetwor
 
     try:
         engine = engine_of(request.config)
-        live = (engine.share if service.share == "run" else engine.start)(service, network)
+        if service.share == "run":
+            live = engine.share(service, network)
+        else:
+            live = engine.start(service, network, _captured(request.node, engine))
     except SandboxError as error:
         give_up(request.config, error)
     with live:
@@ -291,6 +298,14 @@ def _serve(request: pytest.FixtureRequest, service: Service, network: LiveNetwor
         up.append(live)
         yield live
         up.remove(live)
+
+
+def _captured(node: object, engine: Engine) -> Callable[[Service, Sandbox], None] | None:
+    """Return what captures the sandboxes of a test's own services."""
+    if not isinstance(node, pytest.Item):
+        return None
+    item = node
+    return lambda service, sandbox: capturing.begin(item, engine, sandbox, service.name or "service")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox import fixtures, marks
+from pytest_sandbox import capturing, fixtures, marks
 from pytest_sandbox.fixtures import IS_INSIDE, UNITS
 from pytest_sandbox.zygote import Zygote
 
@@ -73,6 +73,8 @@ def _report(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
     if call.excinfo is not None and call.excinfo.errisinstance(Died):
         report.longrepr = str(call.excinfo.value)
         report.sections += _left_in_capture(item.config)
+        # There is none of its teardown.
+        capturing.end(item, report, failed=True)
     return report
 
 
@@ -127,12 +129,14 @@ def _log(item: pytest.Item, told: Told) -> Iterator[pytest.TestReport]:
 
 
 def _kept(unit: Unit, reports: Iterator[pytest.TestReport] | list[pytest.TestReport]) -> Iterator[pytest.TestReport]:
-    """Yield the reports; the last one, which is of the teardown, also says where the changed files are kept, if so."""
+    """Yield the reports; the last one, which is of the teardown, also says what is kept of it, and where."""
     for report in reports:
         if report.failed:
             unit.item.stash[fixtures.FAILED] = True
         if report.when == "teardown" and (kept := fixtures.keep(unit.item, unit.sandbox)):
             report.user_properties = [*report.user_properties, kept]
+        if report.when == "teardown":
+            capturing.end(unit.item, report, failed=unit.item.stash.get(fixtures.FAILED, False))
         yield report
 
 

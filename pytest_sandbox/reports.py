@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pytest_sandbox.capturing import CAPTURED, forget_empty
 from pytest_sandbox.fixtures import BEGAN, ENGINE, IS_INSIDE, KEPT, SERVICES, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
 
@@ -79,18 +80,14 @@ def _internal() -> tuple[str, ...]:
 
 def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
     """Write what was kept, and the slowest starts, where they were asked for."""
-    kept = [
-        (report.nodeid, path)
-        for reports in reporter.stats.values()
-        for report in reports
-        if getattr(report, "when", None) == "teardown"
-        for name, path in report.user_properties
-        if name == KEPT
-    ]
-    if kept:
+    if kept := _told(reporter, KEPT):
         reporter.section("kept sandboxes")
         for nodeid, path in kept:
             reporter.write_line(f"{nodeid}: {_shell_command(path)}")
+    if captured := _told(reporter, CAPTURED):
+        reporter.section("captured packets")
+        for nodeid, path in captured:
+            reporter.write_line(f"{nodeid}: {path}")
     wanted = config.stash[SETTINGS].durations
     starts = list(config.stash.get(STARTS, ()))
     starts.sort(reverse=True)
@@ -99,6 +96,18 @@ def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
     reporter.section(f"slowest {wanted or len(starts)} sandboxes to start")
     for seconds, nodeid, image in starts[: wanted or None]:
         reporter.write_line(f"{seconds * 1000:8.1f} ms  {nodeid}  ({image})")
+
+
+def _told(reporter: TerminalReporter, wanted: str) -> list[tuple[str, str]]:
+    """Return the user properties ``wanted``, each with the test that it is of."""
+    said = (
+        (report.nodeid, value)
+        for reports in reporter.stats.values()
+        for report in reports
+        for name, value in getattr(report, "user_properties", ())
+        if name == wanted
+    )
+    return list(dict.fromkeys(said))
 
 
 def _shell_command(path: str) -> str:
@@ -113,6 +122,8 @@ def close_engine(config: pytest.Config) -> None:
     engine = config.stash.get(ENGINE, None)
     if engine is not None:
         engine.close()
+        if not hasattr(config, "workerinput"):
+            forget_empty(engine)
         del config.stash[ENGINE]
 
 

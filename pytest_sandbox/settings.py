@@ -25,6 +25,7 @@ class Settings(NamedTuple):
     everything: bool
     image: str
     keep: str
+    capture: str
     shell: bool
     missing: str
     store: str | None
@@ -65,6 +66,12 @@ def add_options(parser: pytest.Parser) -> None:
         help="whose sandboxes' changed files to keep on disk (default: none)",
     )
     group.addoption(
+        "--sandbox-capture",
+        choices=KEEP,
+        dest="sandbox_capture",
+        help="whose sandboxes' packets to keep in pcap files (default: none)",
+    )
+    group.addoption(
         "--sandbox-shell",
         action="store_true",
         dest="sandbox_shell",
@@ -87,6 +94,7 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(
         "sandbox_retention_policy", "whose sandboxes' changed files to keep: none, failed or all", default="none"
     )
+    parser.addini("sandbox_capture", "whose sandboxes' packets to keep: none, failed or all", default="none")
     parser.addini(
         "sandbox_missing", "what becomes of a test whose sandbox this host cannot make: fail or skip", default="fail"
     )
@@ -150,6 +158,7 @@ def read_settings(config: pytest.Config) -> Settings:
         everything=config.getoption("sandbox_everything"),
         image=_image(config),
         keep=str(keep),
+        capture=str(config.getoption("sandbox_capture") or _ini(config, "sandbox_capture", KEEP)),
         shell=config.getoption("sandbox_shell"),
         missing=_ini(config, "sandbox_missing", MISSING),
         store=_store(config),

@@ -18,6 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
+from pytest_sandbox import capturing
 from pytest_sandbox.fixtures import IS_INSIDE
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ class Unit:
     def close(self) -> None:
         """End the sandbox and all that is left in it. Again: nothing."""
         self._channel.close()
+        # Of one that was never to run.
+        capturing.discard(self.item)
         self.sandbox.close()
 
 

@@ -118,6 +118,7 @@ def begin(
     with theirs, contextlib.ExitStack() as undo:
         undo.callback(ours.close)
         file = _open(path)
+        undo.callback(os.unlink, path)
         try:
             connection.ask(("capture", where, how), (file, theirs.fileno()))
         except StartError as error:
@@ -127,7 +128,7 @@ def begin(
         finally:
             os.close(file)
         theirs.close()
-        _await_begin(ours, where, path)
+        _await_begin(ours, where)
         undo.pop_all()
     return Capture(path, ours)
 
@@ -158,10 +159,9 @@ def _open(path: str) -> int:
     return file
 
 
-def _await_begin(channel: socket.socket, where: str | int, path: str) -> None:
+def _await_begin(channel: socket.socket, where: str | int) -> None:
     _, code = _hear(channel) or ("began", errno.ESRCH)
     if code:
-        os.unlink(path)
         if code == errno.ESRCH:
             # It was about to when the supervisor was asked.
             raise _ended(where)

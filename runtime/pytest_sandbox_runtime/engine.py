@@ -334,14 +334,20 @@ class Engine:
 
         return up(self, project, images)
 
-    def start(self, service: Service, network: LiveNetwork) -> LiveService:
+    def start(
+        self,
+        service: Service,
+        network: LiveNetwork,
+        made: Callable[[Service, Sandbox], object] | None = None,
+    ) -> LiveService:
         """Start ``service``, and what it depends on, on ``network``; returns it when it is ready. Raises SandboxError.
 
-        Those that it depends on are ``dependencies`` of it, and end with it.
+        Those that it depends on are ``dependencies`` of it, and end with it. ``made`` is told of each one's sandbox
+        before anything runs in it.
         """
         from pytest_sandbox_runtime.services.starting import start_with_dependencies
 
-        return start_with_dependencies(self, service, network)
+        return start_with_dependencies(self, service, network, made)
 
     def _nameservers(self, spec: SandboxSpec, joins: tuple[Join, ...]) -> tuple[str, ...] | None:
         if not joins:

@@ -16,7 +16,7 @@ from pytest_sandbox_runtime.services.live_service import LiveService, Parts, hea
 from pytest_sandbox_runtime.specs.service import in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.live_network import Join, LiveNetwork
@@ -26,14 +26,21 @@ if TYPE_CHECKING:
     Prepared = tuple[Service, dict[str, Any]]
 
 
-def start_with_dependencies(engine: Engine, service: Service, network: LiveNetwork) -> LiveService:
-    """Return ``service`` when it and all that it depends on are ready; those end when it does."""
+def start_with_dependencies(
+    engine: Engine,
+    service: Service,
+    network: LiveNetwork,
+    made: Callable[[Service, Sandbox], object] | None = None,
+) -> LiveService:
+    """Return ``service`` when it and all that it depends on are ready; those end when it does: see Engine.start."""
     ordered = in_order((service,))
     with ThreadPoolExecutor(len(ordered), thread_name_prefix="services") as pool, ExitStack() as undo:
         prepared = list(pool.map(lambda one: _prepare(engine, one, network), ordered))
         placed = [Placed(engine, one, [network.join(*one.aliases)], config) for one, config in prepared]
         for place in placed:
             undo.callback(place.close)
+            if made is not None:
+                made(place.service, place.sandbox)
         ready: dict[Service, Future[LiveService]] = {}
         for one, place in zip(ordered, placed):  # noqa: B905  one for each
             ready[one] = pool.submit(_start_behind, place, [ready[other] for other in one.depends_on])
@@ -69,22 +76,22 @@ class Placed:
     """A service whose sandbox is there, and whose program is yet to start."""
 
     def __init__(self, engine: Engine, service: Service, joins: Sequence[Join], config: dict[str, Any]) -> None:
-        self._service = service
+        self.service = service
         self._config = config
         self._network = joins[0].network if joins else None
-        self._sandbox: Sandbox = engine.create(service.spec(), joins)
-        self._log = os.path.join(engine.run_directory, f"service-{self._sandbox.name}.log")
+        self.sandbox: Sandbox = engine.create(service.spec(), joins)
+        self._log = os.path.join(engine.run_directory, f"service-{self.sandbox.name}.log")
         self._live: LiveService | None = None
 
     def start(self) -> LiveService:
         """Start the program; returns at once."""
         with ExitStack() as undo:
-            undo.enter_context(self._sandbox)
-            process = launch(self._service, self._sandbox, self._config, self._log, undo)
-            parts = Parts(self._service, self._sandbox, self._network, process, self._config, self._log)
+            undo.enter_context(self.sandbox)
+            process = launch(self.service, self.sandbox, self._config, self._log, undo)
+            parts = Parts(self.service, self.sandbox, self._network, process, self._config, self._log)
             self._live = LiveService(parts, undo)
         return self._live
 
     def close(self) -> None:
         """End it, whether it was started or not."""
-        (self._live or self._sandbox).close()
+        (self._live or self.sandbox).close()
