@@ -11,18 +11,16 @@ import re
 import shutil
 from typing import TYPE_CHECKING
 
-import pytest
-
+from pytest_sandbox.fixtures import CAPTURED, CAPTURES, FAILED
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
+    import pytest
+
     from pytest_sandbox_runtime.capturing import Capture
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.sandbox import Sandbox
 
-CAPTURES = pytest.StashKey["list[Capture]"]()
-# The user property that tells JUnit, and xdist's controller, where a file is.
-CAPTURED = "sandbox.capture"
 # As many runs as pytest keeps of tmp_path.
 _RUNS = 3
 # For each sandbox, whose test it makes wait by as little as possible.
@@ -31,30 +29,30 @@ _LONGEST = 100
 
 
 def begin(item: pytest.Item, engine: Engine, sandbox: Sandbox, label: str) -> None:
-    """Capture what ``sandbox``, which has just started for ``item``, sends, where the settings and its spec let it."""
-    if item.config.stash[SETTINGS].capture == "none" or sandbox.spec.network == "host":
+    """Capture what ``sandbox``, which has just started for ``item``, sends, where it has a network of its own."""
+    if sandbox.spec.network == "host":
         return
     directory = _directory_of(engine)
     if not os.path.isdir(directory):
         _make_room(os.path.dirname(directory), os.path.join(engine.store.path, "runs"))
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    words = re.sub(r"[^\w.-]+", "_", f"{item.name}-{label}")[:_LONGEST]
-    capture = sandbox.capture(os.path.join(directory, f"{words}-{sandbox.name}.pcap"), buffer=_BUFFER)
+    name = "-".join((*map(_plain, (item.name, label)), sandbox.name))
+    capture = sandbox.capture(os.path.join(directory, f"{name}.pcap"), buffer=_BUFFER)
     item.stash.setdefault(CAPTURES, []).append(capture)
 
 
-def end(item: pytest.Item, report: pytest.TestReport, *, failed: bool) -> None:
-    """Have the last report of a test, which has ended so, name its files, or remove them, as the settings say."""
-    if item.config.stash[SETTINGS].capture == "all" or failed:
+def end(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Have the last report of a test name its files, or remove them, as the settings say of one that ended so."""
+    failed = report.failed or item.stash.get(FAILED, False)
+    if failed or item.config.stash[SETTINGS].capture == "all":
         report.user_properties += [(CAPTURED, capture.path) for capture in _taken(item)]
     else:
-        discard(item)
+        for capture in _taken(item):
+            capture.discard()
 
 
-def discard(item: pytest.Item) -> None:
-    """Remove the files of a test that has not ended, if it has any."""
-    for capture in _taken(item):
-        capture.discard()
+def _plain(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text, flags=re.ASCII)[:_LONGEST]
 
 
 def _taken(item: pytest.Item) -> list[Capture]:

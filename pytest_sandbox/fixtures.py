@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_sandbox import capturing, marks
+from pytest_sandbox import marks
 from pytest_sandbox.settings import SETTINGS, needed_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_sandbox.inside import Units
+    from pytest_sandbox_runtime.capturing import Capture
     from pytest_sandbox_runtime.compose.running import LiveProject
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.errors import SandboxError
@@ -39,6 +40,9 @@ BEGAN = pytest.StashKey["dict[LiveService, int]"]()
 FAILED = pytest.StashKey[bool]()
 # The user property that tells JUnit, and xdist's controller, where a test's changed files are.
 KEPT = "sandbox.kept"
+# What is captured of a test, and the user property that tells where the packets are.
+CAPTURES: pytest.StashKey[list[Capture]] = pytest.StashKey()
+CAPTURED = "sandbox.capture"
 STARTS = pytest.StashKey["list[tuple[float, str, str]]"]()
 
 
@@ -87,7 +91,7 @@ def start(item: pytest.Item, spec: SandboxSpec, networks: Sequence[LiveNetwork] 
         engine = engine_of(item.config)
         with ExitStack() as undo:
             sandbox = undo.enter_context(engine.create(spec, networks))
-            capturing.begin(item, engine, sandbox, "sandbox")
+            capture(item, engine, sandbox, "sandbox")
             undo.pop_all()
     except SandboxError as error:
         give_up(item.config, error)
@@ -115,6 +119,22 @@ def keep(item: pytest.Item, sandbox: Sandbox) -> tuple[str, str] | None:
     if wanted == "all" or (wanted == "failed" and item.stash.get(FAILED, False)):
         return KEPT, sandbox.keep(item.nodeid)
     return None
+
+
+def capture(item: pytest.Item, engine: Engine, sandbox: Sandbox, label: str) -> None:
+    """Capture what a sandbox that has just started sends, if the settings say so."""
+    if item.config.stash[SETTINGS].capture != "none":
+        from pytest_sandbox import capturing
+
+        capturing.begin(item, engine, sandbox, label)
+
+
+def end_captures(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Let the last report of a test say where its packets are kept, if so."""
+    if item.stash.get(CAPTURES, []):
+        from pytest_sandbox import capturing
+
+        capturing.end(item, report)
 
 
 INSIDE = "_sandbox_inside"
@@ -305,7 +325,7 @@ def _captured(node: object, engine: Engine) -> Callable[[Service, Sandbox], None
     if not isinstance(node, pytest.Item):
         return None
     item = node
-    return lambda service, sandbox: capturing.begin(item, engine, sandbox, service.name or "service")
+    return lambda service, sandbox: capture(item, engine, sandbox, service.name or "service")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox import capturing, fixtures, marks
+from pytest_sandbox import fixtures, marks
 from pytest_sandbox.fixtures import IS_INSIDE, UNITS
 from pytest_sandbox.zygote import Zygote
 
@@ -74,7 +74,7 @@ def _report(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
         report.longrepr = str(call.excinfo.value)
         report.sections += _left_in_capture(item.config)
         # There is none of its teardown.
-        capturing.end(item, report, failed=True)
+        fixtures.end_captures(item, report)
     return report
 
 
@@ -136,7 +136,7 @@ def _kept(unit: Unit, reports: Iterator[pytest.TestReport] | list[pytest.TestRep
         if report.when == "teardown" and (kept := fixtures.keep(unit.item, unit.sandbox)):
             report.user_properties = [*report.user_properties, kept]
         if report.when == "teardown":
-            capturing.end(unit.item, report, failed=unit.item.stash.get(fixtures.FAILED, False))
+            fixtures.end_captures(unit.item, report)
         yield report
 
 

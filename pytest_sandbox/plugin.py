@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox import capturing, fixtures, marks, reports, settings
+from pytest_sandbox import fixtures, marks, reports, settings
 from pytest_sandbox.fixtures import (
     _inside,
     sandbox,
@@ -108,7 +108,7 @@ def pytest_runtest_makereport(
     if report.failed:
         item.stash[fixtures.FAILED] = True
     if report.when == "teardown" and fixtures.IS_INSIDE not in item.config.stash:
-        capturing.end(item, report, failed=item.stash.get(fixtures.FAILED, False))
+        fixtures.end_captures(item, report)
     return report
 
 

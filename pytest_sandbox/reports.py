@@ -6,8 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox.capturing import CAPTURED, forget_empty
-from pytest_sandbox.fixtures import BEGAN, ENGINE, IS_INSIDE, KEPT, SERVICES, STARTED, STARTS
+from pytest_sandbox.fixtures import BEGAN, CAPTURED, ENGINE, IS_INSIDE, KEPT, SERVICES, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -122,7 +121,9 @@ def close_engine(config: pytest.Config) -> None:
     engine = config.stash.get(ENGINE, None)
     if engine is not None:
         engine.close()
-        if not hasattr(config, "workerinput"):
+        if config.stash[SETTINGS].capture != "none" and not hasattr(config, "workerinput"):
+            from pytest_sandbox.capturing import forget_empty
+
             forget_empty(engine)
         del config.stash[ENGINE]
 

@@ -18,8 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_sandbox import capturing
-from pytest_sandbox.fixtures import IS_INSIDE
+from pytest_sandbox.fixtures import CAPTURES, IS_INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -132,7 +131,8 @@ class Unit:
         """End the sandbox and all that is left in it. Again: nothing."""
         self._channel.close()
         # Of one that was never to run.
-        capturing.discard(self.item)
+        for capture in self.item.stash.get(CAPTURES, []):
+            capture.discard()
         self.sandbox.close()
 
 
