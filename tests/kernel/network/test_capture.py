@@ -20,6 +20,7 @@ from pytest_sandbox_runtime import (
     FileAccessError,
     Network,
     SandboxClosedError,
+    SandboxError,
     SandboxSpec,
     SpecError,
 )
@@ -248,8 +249,9 @@ def test_what_a_killed_sandbox_has_said_is_in_the_file(box: Sandbox, talker: Tal
     capture.stop()
     assert words(tmp_path / "own.pcap") == [b"last words"]
     assert capture.packets == 1
+    with pytest.raises(SandboxError, match="init"):
+        box.run(["true"])  # waits for the end
     with pytest.raises(SandboxClosedError, match=rf"^sandbox {box.name} has ended, and cannot be captured any more"):
-        wait_for_end(box)
         box.capture(tmp_path / "more.pcap")
 
 
@@ -267,11 +269,6 @@ def test_a_run_ends_though_nobody_stops_what_it_captures(tmp_path: Path, store: 
     sandbox.close()
     network.close()
     assert [capture.is_running for capture in captures] == [False, False]
-
-
-def wait_for_end(sandbox: Sandbox) -> None:
-    with pytest.raises(Exception, match="init"):
-        sandbox.run(["true"])
 
 
 def test_what_was_said_before_pytest_was_killed_is_in_the_file(tmp_path: Path, store: str) -> None:
