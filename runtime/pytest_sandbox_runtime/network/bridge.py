@@ -118,7 +118,7 @@ class Bridge:
         return Port(index, host, addresses)
 
     def _await_operational(self, index: int) -> None:
-        """Wait until packets go through a device: the kernel sees to that a little later, and drops what comes before."""
+        """Wait until packets go through a device: the kernel sees to that a little later, and drops earlier ones."""
         changes = self.namespace.sockets[_CHANGES]
         poll = select.poll()
         poll.register(changes, select.POLLIN)
