@@ -51,6 +51,11 @@ def _send_large(channel: socket.socket, packet: bytes, fds: tuple[int, ...]) -> 
         os.close(fd)
 
 
+def refuse(channel: socket.socket, step: str, error: OSError) -> None:
+    """Answer that ``step`` could not be done."""
+    send(channel, ("failed", step, getattr(error, "call", ""), error.errno or 0, str(error.filename or "")))
+
+
 def receive(channel: socket.socket, flags: int = 0) -> tuple[tuple[object, ...], list[int]] | None:
     """Return the next message and the descriptors that came with it (close-on-exec), or None at end of file."""
     try:

@@ -136,7 +136,7 @@ class Networks:
 
     def join(self, member: Member, number: int, names: Names, wanted: int | None) -> tuple[str, ...]:
         """Put ``member`` on a network; returns its addresses there. Raises OSError: see Bridge.attach."""
-        network = self._networks[number]
+        network = self._known(number)
         member.has_joined = True
         port = network.bridge.attach(member.namespace, len(member.ports), wanted)
         member.ports[number] = port
@@ -168,7 +168,7 @@ class Networks:
 
         Raises OSError, with EADDRINUSE where that port leads somewhere already.
         """
-        network = self._networks[number]
+        network = self._known(number)
         if name not in network.outlets:
             network.outlets[name] = network.bridge.add_host()
             self.name(number, f"outlet {name}", (name,), (network.outlets[name],))
@@ -190,6 +190,12 @@ class Networks:
             raise OSError(errno.ESRCH, "", "")
         namespace = network.bridge.namespace.descriptor
         network.forwarders.append(capture(namespace, -1, BRIDGE_NAME, file, control, How(*how)))
+
+    def _known(self, number: int) -> _Network:
+        if number not in self._networks:
+            # Another client has closed it.
+            raise OSError(errno.ENETDOWN, "", "")
+        return self._networks[number]
 
     def reaped(self, pid: int) -> None:
         """Forget a process that has ended."""

@@ -6,7 +6,6 @@ client's sandboxes end; when the first client ends, the run does, and the kernel
 
 from __future__ import annotations
 
-import errno
 import gc
 import marshal
 import os
@@ -17,16 +16,14 @@ from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
-from pytest_sandbox_runtime.network.bridge import Plan
 from pytest_sandbox_runtime.network.namespaces import Namespaces
-from pytest_sandbox_runtime.network.ports import forward, listen
 from pytest_sandbox_runtime.supervisor.boot import become_init
-from pytest_sandbox_runtime.supervisor.captures import Captures
 from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
 from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
 from pytest_sandbox_runtime.supervisor.directories import Directories, mount_stack, unmount
 from pytest_sandbox_runtime.supervisor.groups import Groups
-from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+from pytest_sandbox_runtime.supervisor.messages import receive, refuse, send, seqpacket_pair
+from pytest_sandbox_runtime.supervisor.network_requests import NetworkRequests
 from pytest_sandbox_runtime.supervisor.networks import Member, Networks
 from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, sweep
 from pytest_sandbox_runtime.supervisor.shares import Shares
@@ -70,7 +67,6 @@ class Supervisor:
         self._by_pid: dict[int, Sandbox] = {}
         self._sandboxes: dict[str, Sandbox] = {}
         self._jobs: dict[bytes, dict[str, Any]] = {}
-        self._forwarders: dict[int, Sandbox] = {}
         self._names = 0
         self._memory = Directories(f"{MEMORY}/{SANDBOXES}")
         self._disk = Directories(os.path.join(run, SANDBOXES))
@@ -81,17 +77,12 @@ class Supervisor:
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
         self._shares = Shares(self._discard, self._networks.close)
-        self._captures = Captures(self._sandboxes, self._networks)
+        self._on_networks = NetworkRequests(self._sandboxes, self._networks)
         self._requests: dict[str, Callable[..., None]] = {
             "hello": self._hello,
             "create": self._create,
             "remove": self._remove,
-            "network": self._open_network,
-            "join": self._join,
-            "close network": self._close_network,
-            "forward": self._forward,
-            "capture": self._capture,
-            "outlet": self._open_outlet,
+            **self._on_networks.requests,
             "share": self._shares.ask,
             "publish": self._shares.publish,
             "give up": self._shares.give_up,
@@ -206,7 +197,7 @@ class Supervisor:
         try:
             sandbox = self._take_standby(client, job) or self._launch(job, self._namespaces if joins else None)
         except OSError as error:
-            _fail(client, "make the sandbox", error)
+            refuse(client.channel, "make the sandbox", error)
             return
         client.repeated = job if client.last_job == job else b""
         client.last_job = job
@@ -215,37 +206,10 @@ class Supervisor:
             addresses = tuple(self._networks.join(sandbox.member, *join) for join in joins if sandbox.member)
         except OSError as error:
             self._discard(sandbox)
-            _fail(client, "join the network", error)
+            refuse(client.channel, "join the network", error)
             return
         client.sandboxes[sandbox.name] = sandbox
         self._hand_out(client, sandbox, addresses)
-
-    def _open_network(self, client: Client, plan: tuple[Any, ...]) -> None:
-        try:
-            number = self._networks.open(Plan(*plan))
-        except OSError as error:
-            _fail(client, "make the network", error)
-            return
-        client.networks.add(number)
-        send(client.channel, ("network", number))
-
-    def _join(self, client: Client, name: str, join: Join) -> None:
-        sandbox = self._sandboxes.get(name)
-        member = None if sandbox is None else sandbox.member
-        if member is None:
-            _fail(client, "join the network", OSError(errno.ENODEV, "", ""))
-            return
-        try:
-            addresses = self._networks.join(member, *join)
-        except OSError as error:
-            _fail(client, "join the network", error)
-            return
-        send(client.channel, ("joined", addresses))
-
-    def _close_network(self, client: Client, number: int) -> None:
-        if number in client.networks:
-            client.networks.discard(number)
-            self._networks.close(number)
 
     def _take_standby(self, client: Client, job: bytes) -> Sandbox | None:
         while client.standby:
@@ -254,34 +218,6 @@ class Supervisor:
                 return sandbox
             self._discard(sandbox)
         return None
-
-    def _forward(self, client: Client, name: str, target: tuple[Any, ...], host: str, port: int) -> None:
-        sandbox = self._sandboxes[name]
-        try:
-            listener = listen(target[0], host, port)
-            try:
-                self._forwarders[forward(listener, target, sandbox.pid)] = sandbox
-                send(client.channel, ("forwarded", *listener.getsockname()[:2]))
-            finally:
-                listener.close()
-        except OSError as error:
-            _fail(client, "forward the port", error)
-
-    def _capture(self, client: Client, where: str | int, how: tuple[int, int], file: int, control: int) -> None:
-        try:
-            self._captures.begin(where, how, file, control)
-            send(client.channel, ("capturing",))
-        except OSError as error:
-            _fail(client, "capture packets", error)
-        finally:
-            os.close(file)
-            os.close(control)
-
-    def _open_outlet(self, client: Client, *outlet: Any) -> None:
-        try:
-            send(client.channel, ("outlet", self._networks.open_outlet(*outlet)))
-        except OSError as error:
-            _fail(client, "open the way out", error)
 
     def _hand_out(self, client: Client, sandbox: Sandbox, addresses: tuple[tuple[str, ...], ...]) -> None:
         pidfd = os.pidfd_open(sandbox.pid)
@@ -395,12 +331,10 @@ class Supervisor:
                 return
             sandbox = self._by_pid.pop(pid, None)
             if sandbox is None:
-                self._forwarders.pop(pid, None)
-                self._networks.reaped(pid)
+                self._on_networks.reaped(pid)
             else:
                 sandbox.status = status
-                for forwarder in [pid for pid, of in self._forwarders.items() if of is sandbox]:
-                    os.kill(forwarder, signal.SIGKILL)
+                self._on_networks.end_forwarding(sandbox)
                 if sandbox.unwanted:
                     self._forget(sandbox)
 
@@ -420,11 +354,6 @@ class Supervisor:
             os.rename(sandbox.directory.path, kept_path(self._run, sandbox.name))
         else:
             sandbox.place.give_back(sandbox.directory)
-
-
-def _fail(client: Client, step: str, error: OSError) -> None:
-    call = getattr(error, "call", "")
-    send(client.channel, ("failed", step, call, error.errno or 0, str(error.filename or "")))
 
 
 def _can_hold_upper(directory: str) -> bool:
