@@ -8,7 +8,7 @@ import resource
 import socket
 import warnings
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from pytest_sandbox_runtime.capabilities import limits_not_enforced
 from pytest_sandbox_runtime.cgroups import OomWatch
 from pytest_sandbox_runtime.connection import Connection
 from pytest_sandbox_runtime.control import Control, kill
-from pytest_sandbox_runtime.errors import ImageError, SpecError, StartError, UnsupportedError
+from pytest_sandbox_runtime.errors import ImageError, UnsupportedError
 from pytest_sandbox_runtime.forwarding import forwarder, target_of
 from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.store import Store
@@ -24,7 +24,7 @@ from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.listening import Listeners
 from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.specs.image import Image
-from pytest_sandbox_runtime.specs.sandbox import DEFAULT_HOSTNAME, Mount
+from pytest_sandbox_runtime.specs.sandbox import Mount
 from pytest_sandbox_runtime.state import can_be_upper
 from pytest_sandbox_runtime.supervisor.removal import kept_path
 from pytest_sandbox_runtime.volumes import with_volumes
@@ -34,14 +34,13 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pytest_sandbox_runtime.authority import Authority
     from pytest_sandbox_runtime.compose.model import Project
     from pytest_sandbox_runtime.compose.running import LiveProject
     from pytest_sandbox_runtime.images.building.builder import Builder
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.lock import Lock
-    from pytest_sandbox_runtime.jobs import Job
     from pytest_sandbox_runtime.live_network import Join, LiveNetwork
+    from pytest_sandbox_runtime.networking import Networking
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.rootfs.steps import Step
     from pytest_sandbox_runtime.services.live_service import LiveService
@@ -104,7 +103,6 @@ class Engine:
         self._kept: set[str] = set()
         self._jobs = Jobs(settings, self.store, connection.seen)
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
-        self._networks: weakref.WeakSet[LiveNetwork] = weakref.WeakSet()
 
     @classmethod
     def open(cls, settings: EngineSettings | None = None) -> Self:
@@ -189,26 +187,14 @@ class Engine:
 
     def network(self, spec: Network | None = None) -> LiveNetwork:
         """Make a network for sandboxes to join; raises SpecError where its addresses are another's."""
-        from pytest_sandbox_runtime.live_network import LiveNetwork
-        from pytest_sandbox_runtime.specs.network import Network
-
         self._connection.check_open()
-        others = [network for network in self._networks if network.number is not None]
-        network = LiveNetwork(spec or Network(), self._connection, others, self._authority, self._make_trusted)
-        self._networks.add(network)
-        return network
+        return self._networking.open(spec)
 
     @functools.cached_property
-    def _authority(self) -> Authority:
-        from pytest_sandbox_runtime.authority import Authority
+    def _networking(self) -> Networking:
+        from pytest_sandbox_runtime.networking import Networking
 
-        return Authority(self.run_directory)
-
-    def _make_trusted(self, network: LiveNetwork) -> None:
-        """Have all sandboxes on ``network`` trust the run's authority."""
-        for sandbox in self._alive:
-            if network in [join.network for join, _ in sandbox.joins]:
-                sandbox.trust(self._authority)
+        return Networking(self._connection, self._alive)
 
     def create(self, spec: SandboxSpec, networks: Iterable[LiveNetwork | Join] = ()) -> Sandbox:
         """Start ``spec`` on ``networks``; what was made before a failure is unmade, last first. Raises SandboxError.
@@ -223,8 +209,10 @@ class Engine:
         joins = tuple(network if isinstance(network, tuple) else network.join() for network in networks)
         if not isinstance(spec.network, str):
             return self._create_on_own(declared, joins)
-        job = self._jobs.of(spec, self._nameservers(spec, joins))
-        made, (pidfd, theirs) = self._ask_for(spec, job, joins)
+        job = self._jobs.of(spec, self._networking.nameservers(spec, joins) if joins else None)
+        requests = self._networking.requests(spec, joins) if joins else ()
+        with self._networking.explained(joins) if joins else nullcontext():
+            made, (pidfd, theirs) = connection.ask(("create", job.request, requests))
         _, name, directory, cgroup_paths, addresses = made
         oom = OomWatch(cgroup_paths if spec.memory is not None else None)
         with ExitStack() as undo:
@@ -261,8 +249,8 @@ class Engine:
                 started.forward(target_of(port, protocol), port=outside)
             sandbox = Sandbox(spec, started, undo)
         self._alive.add(sandbox)
-        if any(join.network.trusts_authority for join in joins):
-            sandbox.trust(self._authority)
+        if joins:
+            self._networking.greet(sandbox)
         _allow_descriptors(len(self._alive))
         return sandbox
 
@@ -273,45 +261,6 @@ class Engine:
             sandbox = self.create(replace(spec, network="none"), (*joins, network))
             sandbox.own(undo.pop_all())
         return sandbox
-
-    def adopt(self, told: dict[str, Any], descriptors: tuple[int, int, int], network: LiveNetwork) -> Sandbox:
-        """Return a handle of a sandbox that another client has made, for what its Sandbox.told and .descriptors say.
-
-        It ends when the supervisor says so, and not with this handle.
-        """
-        from pytest_sandbox_runtime.live_network import Join
-
-        spec, connection = told["spec"], self._connection
-        oom = OomWatch(told["cgroup_paths"] if spec.memory is not None else None)
-        with ExitStack() as undo:
-            theirs, pidfd, root = descriptors
-            channel = undo.enter_context(socket.socket(fileno=theirs))
-            undo.callback(os.close, pidfd)
-            undo.callback(os.close, root)
-            control = Control(told["name"], channel, oom, connection.last_words)
-            listeners = Listeners(control)
-            undo.callback(listeners.close)
-            started = Started(
-                name=told["name"],
-                control=control,
-                pidfd=pidfd,
-                root=root,
-                seen=connection.seen,
-                directory=told["directory"],
-                tree=told["tree"],
-                uid=told["uid"],
-                cgroup_paths=told["cgroup_paths"],
-                oom=oom,
-                keep=_cannot,
-                commit=_cannot,
-                again=_cannot,
-                namespaces=told["namespaces"],
-                forward=forwarder(connection, told["name"]),
-                connection=connection,
-                listeners=listeners,
-                joins=tuple((Join(network), addresses) for addresses in told["addresses"]),
-            )
-            return Sandbox(spec, started, undo)
 
     def shared_network(self) -> LiveNetwork:
         """Return the network of what all clients of this run share; it ends with the last that uses it."""
@@ -348,28 +297,6 @@ class Engine:
         from pytest_sandbox_runtime.services.starting import start_with_dependencies
 
         return start_with_dependencies(self, service, network, made)
-
-    def _nameservers(self, spec: SandboxSpec, joins: tuple[Join, ...]) -> tuple[str, ...] | None:
-        if not joins:
-            return None
-        if spec.network == "host":
-            raise SpecError("a sandbox with network='host' has no network of its own to join others with")
-        from pytest_sandbox_runtime.live_network import check
-
-        check(joins)
-        return (joins[0].network.gateway,)
-
-    def _ask_for(self, spec: SandboxSpec, job: Job, joins: tuple[Join, ...]) -> tuple[tuple[Any, ...], list[int]]:
-        if not joins:
-            return self._connection.ask(("create", job.request, ()))
-        from pytest_sandbox_runtime.live_network import refusal, request
-
-        hostname = None if spec.hostname == DEFAULT_HOSTNAME else spec.hostname
-        requests = tuple(request(join, hostname) for join in joins)
-        try:
-            return self._connection.ask(("create", job.request, requests))
-        except StartError as error:
-            raise refusal(error.code, joins) or error from None
 
     def _commit(self, declared: SandboxSpec, upper: str) -> Image:
         if declared.image.is_host:
@@ -420,12 +347,6 @@ class Engine:
         record(kept)
         self._kept.add(name)
         return kept.path
-
-
-def _cannot(_: object) -> Any:
-    raise UnsupportedError(
-        "a sandbox that the whole run shares cannot be kept, committed or forked by one of its users"
-    )
 
 
 def _check_disk(settings: EngineSettings, store: str) -> None:

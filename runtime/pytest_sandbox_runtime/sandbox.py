@@ -477,7 +477,7 @@ class Sandbox:
         return self._started.control.fileno(), self._started.pidfd, self._started.root
 
     def told(self) -> dict[str, Any]:
-        """Return the values that others need beside ``descriptors``: see Engine.adopt."""
+        """Return the values that others need beside ``descriptors``: see services.sharing."""
         started = self._started
         names = ("name", "directory", "tree", "uid", "cgroup_paths", "namespaces")
         addresses = [addresses for _, addresses in self.joins]

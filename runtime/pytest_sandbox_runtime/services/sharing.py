@@ -12,8 +12,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox_runtime.live_network import LiveNetwork
+from pytest_sandbox_runtime.cgroups import OomWatch
+from pytest_sandbox_runtime.control import Control
+from pytest_sandbox_runtime.errors import UnsupportedError
+from pytest_sandbox_runtime.forwarding import forwarder
+from pytest_sandbox_runtime.listening import Listeners
+from pytest_sandbox_runtime.live_network import Join, LiveNetwork
 from pytest_sandbox_runtime.process import Process
+from pytest_sandbox_runtime.sandbox import Sandbox, Started
 from pytest_sandbox_runtime.services.live_service import LiveService, Parts
 from pytest_sandbox_runtime.services.seeding import identity
 from pytest_sandbox_runtime.services.starting import start_with_dependencies
@@ -62,7 +68,7 @@ def shared_service(engine: Engine, connection: Connection, service: Service, net
     told, fds = _ask(connection, key, make)
     with ExitStack() as undo:
         undo.callback(lambda: connection.tell(("release", key)))
-        live, *others = _adopt_all(engine, pickle.loads(told), fds, network, undo)
+        live, *others = _adopt_all(connection, pickle.loads(told), fds, network, undo)
         live.own(others)
         return live
 
@@ -95,12 +101,12 @@ def _told(parts: Parts) -> dict[str, Any]:
 
 
 def _adopt_all(
-    engine: Engine, told: list[dict[str, Any]], fds: list[int], network: LiveNetwork, undo: ExitStack
+    connection: Connection, told: list[dict[str, Any]], fds: list[int], network: LiveNetwork, undo: ExitStack
 ) -> Iterable[LiveService]:
     for index, one in enumerate(told):
         control, pidfd, root, reply = fds[index * 4 : index * 4 + 4]
         with ExitStack() as mine:
-            sandbox = mine.enter_context(engine.adopt(one["sandbox"], (control, pidfd, root), network))
+            sandbox = mine.enter_context(adopt(connection, one["sandbox"], (control, pidfd, root), network))
             channel = mine.enter_context(socket.socket(fileno=reply))
             process = Process(
                 one["args"], one["pid"], channel, (None,) * 3, sandbox.signal_process, sandbox.oom, is_shared=True
@@ -108,3 +114,49 @@ def _adopt_all(
             if index == 0:
                 mine.push(undo.pop_all())
             yield LiveService(Parts(one["service"], sandbox, network, process, one["config"], one["log"]), mine)
+
+
+def adopt(
+    connection: Connection, told: dict[str, Any], descriptors: tuple[int, int, int], network: LiveNetwork
+) -> Sandbox:
+    """Return a handle of a sandbox that another client has made, for what its Sandbox.told and .descriptors say.
+
+    It ends when the supervisor says so, and not with this handle.
+    """
+    spec = told["spec"]
+    oom = OomWatch(told["cgroup_paths"] if spec.memory is not None else None)
+    with ExitStack() as undo:
+        theirs, pidfd, root = descriptors
+        channel = undo.enter_context(socket.socket(fileno=theirs))
+        undo.callback(os.close, pidfd)
+        undo.callback(os.close, root)
+        control = Control(told["name"], channel, oom, connection.last_words)
+        listeners = Listeners(control)
+        undo.callback(listeners.close)
+        started = Started(
+            name=told["name"],
+            control=control,
+            pidfd=pidfd,
+            root=root,
+            seen=connection.seen,
+            directory=told["directory"],
+            tree=told["tree"],
+            uid=told["uid"],
+            cgroup_paths=told["cgroup_paths"],
+            oom=oom,
+            keep=_cannot,
+            commit=_cannot,
+            again=_cannot,
+            namespaces=told["namespaces"],
+            forward=forwarder(connection, told["name"]),
+            connection=connection,
+            listeners=listeners,
+            joins=tuple((Join(network), addresses) for addresses in told["addresses"]),
+        )
+        return Sandbox(spec, started, undo)
+
+
+def _cannot(_: object) -> Any:
+    raise UnsupportedError(
+        "a sandbox that the whole run shares cannot be kept, committed or forked by one of its users"
+    )
