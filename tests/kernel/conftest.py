@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox_runtime import Engine, EngineSettings, Image, SandboxSpec
+from pytest_sandbox_runtime import Engine, EngineSettings, Image, LiveNetwork, SandboxSpec
 from pytest_sandbox_runtime.errors import ImageError
 from pytest_sandbox_runtime.images.store import Store
 
@@ -46,6 +46,19 @@ TOOLS = (
     "chmod",
     "chown",
 )
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine for tests that need none of their own."""
+    with Engine.open(EngineSettings(store=str(tmp_path_factory.mktemp("store")))) as engine:
+        yield engine
+
+
+@pytest.fixture
+def network(engine: Engine) -> Iterator[LiveNetwork]:
+    with engine.network() as network:
+        yield network
 
 
 @pytest.fixture(scope="session")

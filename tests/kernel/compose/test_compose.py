@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox_runtime import ComposeError, Engine, EngineSettings, Image, SandboxError, ServiceError, ready
+from pytest_sandbox_runtime import ComposeError, Engine, Image, SandboxError, ServiceError, ready
 from pytest_sandbox_runtime.compose import load
 
 if TYPE_CHECKING:
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     Up = Callable[..., LiveProject]
 
 pytestmark = pytest.mark.needs("overlayfs", "networks", "static-busybox")
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with Engine.open(EngineSettings(store=str(tmp_path_factory.mktemp("store")))) as engine:
-        yield engine
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox_runtime import Engine, EngineSettings, LiveNetwork, SandboxClosedError, SandboxSpec
+from pytest_sandbox_runtime import Engine, LiveNetwork, SandboxClosedError, SandboxSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,21 +17,9 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.process import Process
 
 
-@pytest.fixture(scope="session")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with Engine.open(EngineSettings(store=str(tmp_path_factory.mktemp("store")))) as engine:
-        yield engine
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     return str(tmp_path / "store")
-
-
-@pytest.fixture
-def network(engine: Engine) -> Iterator[LiveNetwork]:
-    with engine.network() as network:
-        yield network
 
 
 @pytest.fixture
