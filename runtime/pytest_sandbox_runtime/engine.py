@@ -257,7 +257,7 @@ class Engine:
     def _create_on_own(self, spec: SandboxSpec, joins: tuple[Join, ...]) -> Sandbox:
         assert not isinstance(spec.network, str)  # the caller has looked
         with ExitStack() as undo:
-            network = undo.enter_context(self.network(spec.network))
+            network = undo.enter_context(self._networking.open_for_one(spec.network, joins))
             sandbox = self.create(replace(spec, network="none"), (*joins, network))
             sandbox.own(undo.pop_all())
         return sandbox

@@ -35,9 +35,16 @@ class Networking:
     def open(self, spec: Network | None) -> LiveNetwork:
         """Make a network; raises SpecError where its addresses are another's."""
         others = [network for network in self._networks if network.number is not None]
-        network = LiveNetwork(spec or Network(), self._connection, others, self._authority, self._make_trusted)
+        network = self._open(spec or Network(), others)
         self._networks.add(network)
         return network
+
+    def open_for_one(self, spec: Network, joins: tuple[Join, ...]) -> LiveNetwork:
+        """Make a network that only one sandbox will be on, beside ``joins``: nobody else can mind its addresses."""
+        return self._open(spec, [join.network for join in joins])
+
+    def _open(self, spec: Network, others: Iterable[LiveNetwork]) -> LiveNetwork:
+        return LiveNetwork(spec, self._connection, others, self._authority, self._make_trusted)
 
     @functools.cached_property
     def _authority(self) -> Authority:

@@ -294,3 +294,23 @@ def test_only_the_process_outside_reports(suite: pytest.Pytester, options: tuple
         (suite.path / name / f"test_{name}.py").write_text(body)
     result = suite.runpytest_subprocess("--sandbox", "one", "two", *options)
     result.assert_outcomes(passed=2, warnings=2)
+
+
+@pytest.mark.needs("networks")
+def test_a_test_inside_can_have_a_network(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import socket
+        import pytest
+        from pytest_sandbox import Network
+
+        pytestmark = pytest.mark.sandbox(network=Network(allow=["api.nowhere.invalid:80"]))
+
+        @pytest.mark.parametrize("turn", range(3))
+        def test_inside(turn):
+            assert socket.gethostbyname("api.nowhere.invalid") == "10.77.0.254"
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("api.nowhere.invalid", 81))
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=3)

@@ -121,6 +121,14 @@ def test_a_network_of_its_own_ends_with_its_sandbox(engine: Engine) -> None:
         pass
 
 
+def test_networks_of_single_sandboxes_may_have_the_same_addresses(engine: Engine) -> None:
+    spec = SandboxSpec(network=Network())
+    with engine.create(spec) as one, engine.create(spec) as other, engine.network() as network:
+        assert one.ip == other.ip == "10.77.0.2"
+        with engine.create(spec, [network]) as both:
+            assert both.addresses[::2] == ("10.77.0.2", "10.77.1.2")
+
+
 def test_tls_is_spoken_as_the_name_and_trusted(network: LiveNetwork, create: Callable[..., Sandbox], api: int) -> None:
     before = create(network)
     network.expose("api.example.org", api, port=443, tls=True)
