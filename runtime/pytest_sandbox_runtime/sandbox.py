@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.live_network import Join
     from pytest_sandbox_runtime.rootfs.plan import Tree
     from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
+    from pytest_sandbox_runtime.specs.ready import Ready
     from pytest_sandbox_runtime.terminal import Terminal
 
 _LOG_LINES = 40
@@ -396,6 +397,15 @@ class Sandbox:
 
         self._check_open()
         return connect(self._started.control, host, port, self.name, timeout)
+
+    def wait_for(self, what: Ready, timeout: float = 5) -> None:
+        """Wait until what ``ready`` names has come about: ``ready.port(80)``. ServiceError after ``timeout`` seconds.
+
+        Of a service, whose end and whose log count too, that is for LiveService.wait.
+        """
+        from pytest_sandbox_runtime.services.readiness import Readiness
+
+        Readiness(self).wait(what, timeout, f"sandbox {self.name}")
 
     @property
     def listeners(self) -> Listeners:

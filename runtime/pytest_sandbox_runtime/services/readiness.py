@@ -23,13 +23,22 @@ if TYPE_CHECKING:
 _LEAST_FOR_HTTP = 0.01
 _PATIENCE_OF_A_TRY = 5.0
 _TAIL = 20
+_HINTS = {
+    None: "give it more time with timeout=, or wait for something else",
+    0: "a service stays in the foreground: a program that forks itself away has an option against it",
+}
 
 
 class Readiness:
-    """What is known of one service that starts: which of its conditions were seen."""
+    """What is known of a service that starts, or of a sandbox without one: which of its conditions were seen."""
 
     def __init__(
-        self, sandbox: Sandbox, process: Process, log: str, ports: tuple[int, ...], check: Ready | None
+        self,
+        sandbox: Sandbox,
+        process: Process | None = None,
+        log: str = os.devnull,
+        ports: tuple[int, ...] = (),
+        check: Ready | None = None,
     ) -> None:
         self._sandbox = sandbox
         self._process = process
@@ -46,7 +55,8 @@ class Readiness:
             Command: self._succeeds,
             File: lambda ready: self._sandbox.files.exists(ready.path),
             Healthy: lambda _: self._health is not None and self.holds(self._health),
-            AllOf: lambda ready: all(self.holds(part) for part in ready.parts),
+            # Each of them, so that an error has those only that were not seen.
+            AllOf: lambda ready: not [part for part in ready.parts if not self.holds(part)],
             AnyOf: lambda ready: any(self.holds(part) for part in ready.parts),
         }
 
@@ -60,9 +70,11 @@ class Readiness:
             inotify_add_watch(changes, self._log, MODIFY)
             poll = select.poll()
             poll.register(changes, select.POLLIN)
-            poll.register(self._process.fileno(), select.POLLIN)
+            poll.register(self._sandbox.pidfd, select.POLLIN)
+            if self._process is not None and self._process.poll() is None:
+                poll.register(self._process.fileno(), select.POLLIN)
             while not self.holds(what):
-                if self._process.poll() is not None:
+                if self._process is not None and self._process.poll() is not None:
                     raise self._error(name, what, time.monotonic() - began)
                 waited = time.monotonic() - began
                 if waited >= timeout:
@@ -113,21 +125,15 @@ class Readiness:
     def _error(self, name: str, what: Ready, seconds: float) -> ServiceError:
         missing = [part for part in _parts(what) if part not in self._seen]
         waited = " and ".join(map(str, missing)) or str(what)
-        lines = [f"{name} was not ready after {seconds:.1f} s: waited for {waited}", f"its process {self._state()}"]
-        if any(isinstance(part, Port) for part in missing) and self._process.returncode is None:
+        lines = [f"{name} was not ready after {seconds:.1f} s: waited for {waited}"]
+        if self._process is not None:
+            lines.append(f"its process {state_of(self._process)}")
+        code = None if self._process is None else self._process.returncode
+        if any(isinstance(part, Port) for part in missing) and code is None:
             lines.append(f"who listens there: {self._sandbox.listeners.said()}")
-        lines.append(tail(self._log))
-        return ServiceError("\n".join(lines), hint=self._hint())
-
-    def _state(self) -> str:
-        return state_of(self._process)
-
-    def _hint(self) -> str:
-        if self._process.returncode == 0:
-            return "a service stays in the foreground: a program that forks itself away has an option against it"
-        if self._process.returncode is None:
-            return "give it more time with timeout=, or wait for something else with ready="
-        return ""
+        if self._process is not None:
+            lines.append(tail(self._log))
+        return ServiceError("\n".join(lines), hint=_HINTS.get(code, ""))
 
 
 def _parts(ready: Ready) -> list[Ready]:

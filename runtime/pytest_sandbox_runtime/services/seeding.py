@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.service import Seed, Service
 
 _CHUNK = 1 << 20
+# What looks the same in every process.
+_PLAIN = (str, bytes, int, float, type(None), os.PathLike)
 
 
 def seeded(engine: Engine, service: Service, network: LiveNetwork) -> Service:
@@ -80,12 +83,19 @@ def _key(digest: str, service: Service, seed: Seed) -> str:
 
 
 def _code(act: Any) -> Any:
+    """Return what tells the code of ``act`` from other code: its source, and the values that it closes over."""
     if not callable(act):
         return act
+    if isinstance(act, functools.partial):
+        return [_code(act.func), repr(act.args), repr(sorted(act.keywords.items()))]
     try:
-        return textwrap.dedent(inspect.getsource(act))
+        source = textwrap.dedent(inspect.getsource(act))
     except (OSError, TypeError) as error:
         raise ServiceError(f"the code of the seed {act!r} cannot be read: {error}") from error
+    code, values = getattr(act, "__code__", None), getattr(act, "__closure__", None) or ()
+    plain = [cell.cell_contents for cell in values if isinstance(cell.cell_contents, _PLAIN)]
+    # Of two on one line the source is the same.
+    return [source, "" if code is None else code.co_code.hex(), repr(plain), repr(getattr(act, "__defaults__", None))]
 
 
 def _content(path: str) -> str:

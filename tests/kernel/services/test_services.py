@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox_runtime import CommandNotFoundError, SandboxError, Service, ServiceError, SpecError, ready
+from pytest_sandbox_runtime import (
+    CommandNotFoundError,
+    SandboxError,
+    SandboxSpec,
+    Service,
+    ServiceError,
+    SpecError,
+    ready,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,6 +190,30 @@ def test_a_restart_keeps_the_files(engine: Engine, network: LiveNetwork) -> None
 def test_bytes_that_are_no_text_are_in_the_log_all_the_same(engine: Engine, network: LiveNetwork) -> None:
     with engine.start(Service(command=r"printf '\377up'; exec sleep 1000", ready=ready.log("up")), network) as live:
         assert live.logs() == "\udcffup"
+
+
+def test_only_what_was_not_seen_is_told(engine: Engine, network: LiveNetwork) -> None:
+    both = ready.all_of(ready.port(80), ready.log("up"), ready.file("/nowhere"))
+    with pytest.raises(ServiceError, match=r"waited for port 80/tcp and the file /nowhere\n"):
+        engine.start(Service(command="echo up; sleep 1000", ready=both, timeout=0.2), network)
+
+
+def test_one_that_has_ended_can_be_waited_for_by_what_it_has_said(engine: Engine, network: LiveNetwork) -> None:
+    with engine.start(Service(command="echo done"), network) as live:
+        assert live.process.wait(5) == 0
+        live.wait(ready.log("done"))
+        with pytest.raises(ServiceError, match="has ended with status 0"):
+            live.wait(ready.log("never"))
+
+
+def test_a_sandbox_is_waited_for_too(engine: Engine) -> None:
+    with engine.create(SandboxSpec()) as sandbox, sandbox.popen("sleep 0.1; touch /tmp/there; sleep 1000") as process:
+        sandbox.wait_for(ready.all_of(ready.file("/tmp/there"), ready.command("true")))
+        with pytest.raises(
+            ServiceError, match=r"was not ready after 0\.1 s: waited for port 80/tcp\nwho listens there: nobody"
+        ):
+            sandbox.wait_for(ready.port(80), timeout=0.1)
+        assert process.poll() is None
 
 
 def test_a_seed_needs_an_image(engine: Engine, network: LiveNetwork, tmp_path: Path) -> None:
