@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MARKER = (
     "sandbox(image=None, *, inside=None, network='none', env=None, mounts=(), memory=None, cpus=None, pids=None, "
     "user=None, workdir=None, hostname='sandbox', read_only=False, timeout=None, time_namespace=False, ports=(), "
-    "extra_hosts=(), ulimits=(), cap_drop=(), shm_size=None): give this test "
+    "extra_hosts=(), ulimits=(), cap_add=(), cap_drop=(), shm_size=None): give this test "
     "a disposable machine; without the sandbox fixture its body runs inside it"
 )
 # Whoever asks for one of these drives sandboxes from outside.

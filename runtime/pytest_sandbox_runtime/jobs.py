@@ -15,6 +15,7 @@ from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_missing_places
 from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan, stack
 from pytest_sandbox_runtime.specs.bases import Unpacked
+from pytest_sandbox_runtime.specs.confinement import CAPABILITIES
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.server import LAYERS
 
@@ -76,6 +77,7 @@ class Jobs:
             "has_hosts": around.has_hosts,
             "extra_hosts": _lines(spec.extra_hosts).encode(),
             "ulimits": tuple((getattr(resource, f"RLIMIT_{name.upper()}"), *limits) for name, *limits in spec.ulimits),
+            "cap_add": tuple(int(getattr(Capability, name)) for name in spec.cap_add if name not in CAPABILITIES),
             "cap_drop": tuple(int(getattr(Capability, name)) for name in spec.cap_drop),
             "overlays": len(tree.overlays),
             "on_disk": self._is_on_disk(spec),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.compose.mounts import BindUse, FileUse, VolumeUse
 from pytest_sandbox_runtime.errors import ComposeError, SpecError
-from pytest_sandbox_runtime.specs.confinement import CAPABILITIES
+from pytest_sandbox_runtime.specs.confinement import ADDABLE, CAPABILITIES
 from pytest_sandbox_runtime.specs.ready import AllOf, Command, Port, Ready
 from pytest_sandbox_runtime.specs.sandbox import Mount, Tmpfs, Volume
 from pytest_sandbox_runtime.specs.service import Service
@@ -73,7 +73,8 @@ class Conversion:
             "pids": service.limits.pids,
             "shm_size": service.shm_size,
             "ulimits": tuple((limit.name, limit.soft, limit.hard) for limit in service.ulimits),
-            "cap_drop": () if "ALL" in service.cap_add else tuple(set(_dropped(service)) - set(service.cap_add)),
+            "cap_add": service.cap_add,
+            "cap_drop": _dropped(service),
             "extra_hosts": tuple(hosts),
             "mounts": tuple(self._mounts(service, image)),
             "ports": tuple(
@@ -89,9 +90,9 @@ class Conversion:
             hint = "what a service prints goes to its log: leave tty out, or run it by hand in a shell"
             raise _wrong(service, "tty", "a service has no terminal", hint)
         for name in service.cap_add:
-            if name != "ALL" and name not in CAPABILITIES:
-                hint = f"there are {', '.join(CAPABILITIES)}"
-                raise _wrong(service, "cap_add", f"{name} is a capability that a sandbox never has", hint)
+            if name not in (*CAPABILITIES, *ADDABLE):
+                hint = f"there are {', '.join(ADDABLE)}"
+                raise _wrong(service, "cap_add", f"{name} would reach beyond the sandbox", hint)
         if any(address == "host-gateway" for _, address in service.extra_hosts):
             hint = "let the test expose its server: network.expose(name, port)"
             raise _wrong(service, "extra_hosts", "a sandbox has no way to the host", hint)

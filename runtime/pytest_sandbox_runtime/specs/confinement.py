@@ -13,6 +13,12 @@ CAPABILITIES = (
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
     "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
 )  # fmt: skip
+# What can be added to it: rights over the sandbox's own processes and network. Others would reach the machine, or do
+# nothing, as the system calls that they are for are refused.
+ADDABLE = (
+    "BLOCK_SUSPEND", "IPC_LOCK", "IPC_OWNER", "LEASE", "NET_ADMIN", "NET_BROADCAST", "SYS_NICE", "SYS_PTRACE",
+    "SYS_RESOURCE", "SYS_TTY_CONFIG", "WAKE_ALARM",
+)  # fmt: skip
 # The names of docker run --ulimit; RLIMIT_ before them are those of getrlimit(2).
 ULIMITS = (
     "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
@@ -21,17 +27,32 @@ ULIMITS = (
 _ADDRESS = re.compile(r"[0-9A-Fa-f.:]+")
 
 
-def capabilities_of(names: Any) -> tuple[str, ...]:
+def dropped(names: Any) -> tuple[str, ...]:
     """Return ``names`` without CAP_, all of them for "ALL"; raises SpecError for one that a sandbox never has."""
-    found = []
-    for name in (names,) if isinstance(names, str) else names:
-        short = str(name).upper().removeprefix("CAP_")
-        if short == "ALL":
-            return CAPABILITIES
-        if short not in CAPABILITIES:
+    shorts = _shorts(names)
+    if "ALL" in shorts:
+        return CAPABILITIES
+    for name in shorts:
+        if name not in CAPABILITIES:
             raise SpecError(f"cap_drop has {name!r}, which no sandbox has", hint=f"there are {', '.join(CAPABILITIES)}")
-        found.append(short)
-    return tuple(sorted(set(found)))
+    return shorts
+
+
+def added(names: Any, *, host_network: bool) -> tuple[str, ...]:
+    """Return ``names`` without CAP_; raises SpecError for one that a sandbox cannot have."""
+    shorts = _shorts(names)
+    for name in shorts:
+        if name not in (*CAPABILITIES, *ADDABLE):
+            hint = f"there are {', '.join(ADDABLE)}"
+            raise SpecError(f"cap_add has {name!r}, which would reach beyond the sandbox", hint=hint)
+        if host_network and name in ("NET_ADMIN", "NET_BROADCAST"):
+            raise SpecError(f"cap_add has {name!r}, and network='host' is the machine's")
+    return shorts
+
+
+def _shorts(names: Any) -> tuple[str, ...]:
+    given = (names,) if isinstance(names, str) else names
+    return tuple(sorted({str(name).upper().removeprefix("CAP_") for name in given}))
 
 
 def ulimits_of(limits: Any) -> tuple[tuple[str, int, int], ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import SpecError
 from pytest_sandbox_runtime.specs.checks import environment, parse_size
-from pytest_sandbox_runtime.specs.confinement import capabilities_of, hosts_of, ulimits_of
+from pytest_sandbox_runtime.specs.confinement import added, dropped, hosts_of, ulimits_of
 from pytest_sandbox_runtime.specs.image import HOST, Image
 from pytest_sandbox_runtime.specs.network import Network
 
@@ -113,7 +113,8 @@ class SandboxSpec:
     ``network`` is "none", "host", or a Network that the sandbox has for itself.
     ``ports`` are published on this machine's loopback device: {80: 8080}, and {"53/udp": 5353} for UDP.
     ``extra_hosts`` are names with their addresses, for /etc/hosts; ``ulimits`` those of getrlimit(2) by their names,
-    {"nofile": 1024} or with a soft and a hard one; ``cap_drop`` capabilities of the default ones, or "ALL".
+    {"nofile": 1024} or with a soft and a hard one; ``cap_add`` capabilities beside the default ones, ``cap_drop`` those
+    of them that root is not to have, or "ALL".
     Raises SpecError where a value cannot be right.
     """
 
@@ -133,6 +134,7 @@ class SandboxSpec:
     ports: Any = ()
     extra_hosts: Any = ()
     ulimits: Any = ()
+    cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     shm_size: Any = None
 
@@ -146,7 +148,8 @@ class SandboxSpec:
         object.__setattr__(self, "ports", _published(self.ports))
         object.__setattr__(self, "extra_hosts", hosts_of(self.extra_hosts))
         object.__setattr__(self, "ulimits", ulimits_of(self.ulimits))
-        object.__setattr__(self, "cap_drop", capabilities_of(self.cap_drop))
+        object.__setattr__(self, "cap_add", added(self.cap_add, host_network=self.network == "host"))
+        object.__setattr__(self, "cap_drop", tuple(name for name in dropped(self.cap_drop) if name not in self.cap_add))
         if self.shm_size is not None:
             object.__setattr__(self, "shm_size", parse_size(self.shm_size))
         if self.memory is not None:

@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 
-from pytest_sandbox_runtime.kernel.capabilities import drop_bounding
+from pytest_sandbox_runtime.kernel.capabilities import capget, capset, drop_bounding, mask
 from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
@@ -103,7 +103,12 @@ def _boot(job: dict[str, Any], namespaces: int, directory: Directory, group: Any
         _limit(limit, soft, hard)
     doing[0] = "drop privileges"
     drop_bounding(job["cap_drop"])
-    confine(job["seccomp"], keep_permitted=True, bounding_is_cut=is_as_made)
+    added = mask(job["cap_add"])
+    if added:
+        # Before the bounding set is cut, where it is yet to be: what is not in it can only be inherited, and stays so.
+        has = capget()
+        capset(has.effective, has.permitted, added)
+    confine(job["seccomp"], keep_permitted=True, bounding_is_cut=is_as_made, inheritable=added)
 
 
 def _limit(limit: int, soft: int, hard: int) -> None:

@@ -37,6 +37,8 @@ class Sandbox:
         self.status: int | None = None
         self.unwanted = False
         self.keep = False
+        # More than leave its network namespace as it was.
+        self.has_more_rights = False
 
 
 class Client:

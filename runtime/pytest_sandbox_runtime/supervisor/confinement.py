@@ -280,17 +280,20 @@ def _assemble(program: list[Instruction], places: dict[str, int]) -> bytes:
     return bytes(packed)
 
 
-def confine(program: bytes | None, *, keep_permitted: bool, bounding_is_cut: bool = False) -> None:
+def confine(
+    program: bytes | None, *, keep_permitted: bool, bounding_is_cut: bool = False, inheritable: int = 0
+) -> None:
     """Confine this thread and all that it will start, for good; ``program`` is what seccomp_program returned.
 
-    What is executed afterwards has at most the default capabilities. ``keep_permitted=False`` is for a process that
+    What is executed afterwards has at most the default capabilities, and as root those of the mask ``inheritable``,
+    which is inherited now. ``keep_permitted=False`` is for a process that
     executes nothing: it has no more than those itself, and none with a user id other than 0 in its user namespace.
     Raises SyscallError, also where a capability cannot be taken away: CAP_SETPCAP is needed for that.
     """
     # The bounding set first, as that needs a capability; the filter last, as it needs no_new_privs.
     if not bounding_is_cut:
         cut_bounding_set()
-    _cut_sets(keep_permitted=keep_permitted)
+    _cut_sets(keep_permitted=keep_permitted, inheritable=inheritable)
     prctl(Prctl.SET_NO_NEW_PRIVS, 1)
     if program is not None:
         install(program)
@@ -307,11 +310,11 @@ def cut_bounding_set() -> None:
     drop_bounding(bit for bit in range(there.bit_length()) if there >> bit & 1 and bit not in DEFAULT_CAPABILITIES)
 
 
-def _cut_sets(*, keep_permitted: bool) -> None:
+def _cut_sets(*, keep_permitted: bool, inheritable: int) -> None:
     has = capget()
     kept = has.permitted if keep_permitted else has.permitted & _own_share()
     # What is not inheritable is not ambient either: the kernel sees to that.
-    capset(has.effective & kept, kept, 0)
+    capset(has.effective & kept, kept, inheritable)
 
 
 def _own_share() -> int:

@@ -252,6 +252,7 @@ class Supervisor:
         ours.close()
         sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, place, directory, namespace, member)
         self._sandboxes[name] = sandbox
+        sandbox.has_more_rights = bool(work["cap_add"])
         return sandbox
 
     def _directory_of(self, place: Directories, job: bytes, work: dict[str, Any]) -> Directory:
@@ -346,6 +347,8 @@ class Supervisor:
             sandbox.member.close()
         if sandbox.member is not None and sandbox.member.has_joined:
             self._namespaces.retire(sandbox.member.namespace)
+        elif sandbox.namespace is not None and sandbox.has_more_rights:
+            self._namespaces.retire(sandbox.namespace)
         elif sandbox.namespace is not None:
             self._namespaces.give_back(sandbox.namespace)
         if sandbox.keep and sandbox.place is self._disk:

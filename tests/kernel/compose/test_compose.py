@@ -211,7 +211,7 @@ def test_it_starts_again_as_it_is_to(up: Up) -> None:
     ("lines", "said"),
     [
         ("tty: true", r"compose\.yaml:2: services\.app\.tty: a service has no terminal\n  hint: "),
-        ("cap_add: [SYS_ADMIN]", r"services\.app\.cap_add: SYS_ADMIN is a capability that a sandbox never has"),
+        ("cap_add: [SYS_ADMIN]", r"services\.app\.cap_add: SYS_ADMIN would reach beyond the sandbox"),
         ('extra_hosts: ["h:host-gateway"]', r"services\.app\.extra_hosts: a sandbox has no way to the host"),
         ("volumes: [{type: volume, source: d, target: /d, volume: {subpath: x}}]", r"seen as a whole, without subpath"),
         ("tmpfs: /t:noexec", r"services\.app\.tmpfs: a directory in memory can be written to"),

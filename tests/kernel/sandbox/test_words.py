@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pytest_sandbox_runtime import Engine, SandboxSpec, SpecError
+from pytest_sandbox_runtime.specs.confinement import ADDABLE, CAPABILITIES
 
 pytestmark = pytest.mark.needs("overlay-on-host")
 
@@ -35,6 +36,27 @@ def test_capabilities_can_be_taken_away(engine: Engine) -> None:
     assert with_all & ~without == 1 << 27
 
 
+@pytest.mark.needs("python3")
+def test_capabilities_can_be_added(engine: Engine) -> None:
+    lower = "import fcntl, socket, struct; "
+    lower += "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 0)); "
+    lower += "print(open('/sys/class/net/lo/operstate').read().strip())"
+    with engine.create(SandboxSpec(cap_add=("CAP_NET_ADMIN", "SYS_NICE"), user="root")) as sandbox:
+        assert sandbox.run(["python3", "-c", lower], check=True).stdout == "down\n"
+        # What is started by what is started has them, too.
+        assert sandbox.run(["sh", "-c", f'python3 -c "{lower}"'], check=True).stdout == "down\n"
+    # The next one has neither the right nor that network.
+    with engine.create(SandboxSpec(user="root")) as other:
+        assert other.read_text("/sys/class/net/lo/operstate") == "unknown\n"
+        assert "Operation not permitted" in other.run(["python3", "-c", lower]).stderr
+
+
+def test_all_that_can_be_added_can_be(engine: Engine) -> None:
+    with engine.create(SandboxSpec(cap_add=ADDABLE, user="root")) as sandbox:
+        held = int(str(sandbox.run("grep CapPrm /proc/self/status").stdout).split()[1], 16)
+    assert held.bit_count() == len(ADDABLE) + len(CAPABILITIES)
+
+
 def test_shared_memory_has_a_size(engine: Engine) -> None:
     assert printed(engine, "df -B1 --output=size /dev/shm | tail -1", shm_size="8M").strip() == str(8 << 20)
 
@@ -42,6 +64,9 @@ def test_shared_memory_has_a_size(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        ({"cap_add": ["SYS_ADMIN"]}, "cap_add has 'SYS_ADMIN', which would reach beyond the sandbox"),
+        ({"cap_add": ["ALL"]}, "cap_add has 'ALL'"),
+        ({"cap_add": ["NET_ADMIN"], "network": "host"}, "and network='host' is the machine's"),
         ({"cap_drop": ["SYS_ADMIN"]}, "cap_drop has 'SYS_ADMIN', which no sandbox has"),
         ({"ulimits": {"files": 1}}, "ulimits has 'files', which is no limit"),
         ({"ulimits": {"nofile": (2, 1)}}, "whose soft limit is more than the hard one"),
