@@ -105,9 +105,11 @@ def _boot(job: dict[str, Any], namespaces: int, directory: Directory, group: Any
     drop_bounding(job["cap_drop"])
     added = mask(job["cap_add"])
     if added:
+        doing[0] = "add capabilities"
         # Before the bounding set is cut, where it is yet to be: what is not in it can only be inherited, and stays so.
         has = capget()
         capset(has.effective, has.permitted, added)
+        doing[0] = "drop privileges"
     confine(job["seccomp"], keep_permitted=True, bounding_is_cut=is_as_made, inheritable=added)
 
 
