@@ -10,26 +10,34 @@ from pytest_sandbox_runtime.network.bridge import Plan
 from pytest_sandbox_runtime.network.ports import forward, listen
 from pytest_sandbox_runtime.supervisor.captures import Captures
 from pytest_sandbox_runtime.supervisor.messages import refuse, send
+from pytest_sandbox_runtime.supervisor.networks import Networks
+from pytest_sandbox_runtime.supervisor.shares import Shares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from pytest_sandbox_runtime.network.namespaces import Namespaces
     from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
-    from pytest_sandbox_runtime.supervisor.networks import Networks
 
     # A network's number, the names by which to be found on it, and the host's number or None.
     Join = tuple[int, tuple[str, ...], int | None]
 
 
 class NetworkRequests:
-    """Those of all clients, about the run's ``networks`` and its ``sandboxes``, by their names."""
+    """Those of all clients, about the run's ``networks``, what it ``shares``, and its ``sandboxes`` by their names.
 
-    def __init__(self, sandboxes: dict[str, Sandbox], networks: Networks) -> None:
+    A sandbox that nobody wants any more goes to ``discard``.
+    """
+
+    def __init__(
+        self, sandboxes: dict[str, Sandbox], namespaces: Namespaces, discard: Callable[[Sandbox], None]
+    ) -> None:
         self._sandboxes = sandboxes
-        self._networks = networks
-        self._captures = Captures(sandboxes, networks)
+        self._networks = self.networks = Networks(namespaces)
+        self.shares = Shares(discard, self.networks.close)
+        self._captures = Captures(sandboxes, self.networks)
         self._forwarders: dict[int, Sandbox] = {}
         self.requests: dict[str, Callable[..., None]] = {
             "network": self._open,
@@ -38,6 +46,10 @@ class NetworkRequests:
             "outlet": self._open_outlet,
             "forward": self._forward,
             "capture": self._capture,
+            "share": self.shares.ask,
+            "publish": self.shares.publish,
+            "give up": self.shares.give_up,
+            "release": self.shares.release,
         }
 
     def reaped(self, pid: int) -> None:
@@ -49,6 +61,12 @@ class NetworkRequests:
         """Let nothing lead to a sandbox that is dead."""
         for forwarder in [pid for pid, of in self._forwarders.items() if of is sandbox]:
             os.kill(forwarder, signal.SIGKILL)
+
+    def lose(self, client: Client) -> None:
+        """End what a client that has gone has made, and let go of what it shared."""
+        for number in client.networks:
+            self.networks.close(number)
+        self.shares.lose(client)
 
     def _open(self, client: Client, plan: tuple[Any, ...]) -> None:
         try:

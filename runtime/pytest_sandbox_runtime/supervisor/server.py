@@ -23,10 +23,7 @@ from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
 from pytest_sandbox_runtime.supervisor.directories import Directories, mount_stack, unmount
 from pytest_sandbox_runtime.supervisor.groups import Groups
 from pytest_sandbox_runtime.supervisor.messages import receive, refuse, send, seqpacket_pair
-from pytest_sandbox_runtime.supervisor.network_requests import NetworkRequests
-from pytest_sandbox_runtime.supervisor.networks import Member, Networks
 from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, kept_path, remove_run, sweep
-from pytest_sandbox_runtime.supervisor.shares import Shares
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pytest_sandbox_runtime.supervisor.directories import Directory
+    from pytest_sandbox_runtime.supervisor.network_requests import NetworkRequests
 
     # A network's number, the names by which to be found on it, and the host's number or None.
     Join = tuple[int, tuple[str, ...], int | None]
@@ -72,21 +70,15 @@ class Supervisor:
         self._disk = Directories(os.path.join(run, SANDBOXES))
         # An ordinary user's supervisor would not get back to the host's network.
         self._namespaces = Namespaces(may_return=is_privileged)
-        self._networks = Networks(self._namespaces)
+        # Loaded when a client first asks for what it has: in most runs none does.
+        self._networking: NetworkRequests | None = None
         self._groups = Groups(os.path.basename(run))
         self._own_pid_namespace = -1
         self._listener: socket.socket | None = None
-        self._shares = Shares(self._discard, self._networks.close)
-        self._on_networks = NetworkRequests(self._sandboxes, self._networks)
         self._requests: dict[str, Callable[..., None]] = {
             "hello": self._hello,
             "create": self._create,
             "remove": self._remove,
-            **self._on_networks.requests,
-            "share": self._shares.ask,
-            "publish": self._shares.publish,
-            "give up": self._shares.give_up,
-            "release": self._shares.release,
             "listen": self._listen,
         }
 
@@ -116,7 +108,8 @@ class Supervisor:
                 if fd in self._watched:
                     self._watched[fd]()
         self._groups.remove()
-        self._networks.end()
+        if self._networking is not None:
+            self._networking.networks.end()
         self._put_away()
         return 0
 
@@ -144,7 +137,7 @@ class Supervisor:
 
     def _ready(self) -> list[tuple[int, int]]:
         # Who has just made a network is about to ask for sandboxes on it.
-        grace = 1 if self._networks.is_any_filling else 0
+        grace = 1 if self._networking is not None and self._networking.networks.is_any_filling else 0
         ready = self._poll.poll(grace)
         while not ready and self._get_ahead():
             ready = self._poll.poll(grace)
@@ -164,7 +157,7 @@ class Supervisor:
                     client.repeated = b""
                 return True
         try:
-            return self._networks.get_ahead()
+            return self._networking is not None and self._networking.networks.get_ahead()
         except OSError:
             return False
 
@@ -177,6 +170,8 @@ class Supervisor:
             self._lose(client)
             return
         (word, *operands), fds = received
+        if word not in self._requests:
+            self._load_networking()
         try:
             self._requests[str(word)](client, *operands, *fds)
         except BrokenPipeError:
@@ -203,13 +198,24 @@ class Supervisor:
         client.last_job = job
         try:
             # While it boots.
-            addresses = tuple(self._networks.join(sandbox.member, *join) for join in joins if sandbox.member)
+            addresses = self._join(sandbox, joins) if joins else ()
         except OSError as error:
             self._discard(sandbox)
             refuse(client.channel, "join the network", error)
             return
         client.sandboxes[sandbox.name] = sandbox
         self._hand_out(client, sandbox, addresses)
+
+    def _join(self, sandbox: Sandbox, joins: tuple[Join, ...]) -> tuple[tuple[str, ...], ...]:
+        assert self._networking is not None  # somebody has made the networks
+        networks = self._networking.networks
+        return tuple(networks.join(sandbox.member, *join) for join in joins if sandbox.member is not None)
+
+    def _load_networking(self) -> None:
+        from pytest_sandbox_runtime.supervisor.network_requests import NetworkRequests
+
+        self._networking = NetworkRequests(self._sandboxes, self._namespaces, self._discard)
+        self._requests.update(self._networking.requests)
 
     def _take_standby(self, client: Client, job: bytes) -> Sandbox | None:
         while client.standby:
@@ -244,6 +250,8 @@ class Supervisor:
         namespace = namespaces.take() if namespaces is not None and work["namespaces"] & CloneFlag.NEWNET else None
         member = None
         if work["has_hosts"] and namespace is not None:
+            from pytest_sandbox_runtime.supervisor.networks import Member
+
             member = Member(name, work["hostname"], work["extra_hosts"], namespace, directory.path)
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
@@ -307,15 +315,14 @@ class Supervisor:
                 os.close(one.pidfd)
             for sandbox in [*one.sandboxes.values(), *one.standby]:
                 self._discard(sandbox)
-            for number in one.networks:
-                self._networks.close(number)
-            self._shares.lose(one)
+            if self._networking is not None:
+                self._networking.lose(one)
 
     def _discard(self, sandbox: Sandbox) -> None:
         sandbox.unwanted = True
-        if sandbox.member is not None:
+        if sandbox.member is not None and self._networking is not None:
             # At once: who comes next may have the same address, and the same names.
-            self._networks.leave(sandbox.member)
+            self._networking.networks.leave(sandbox.member)
         if sandbox.status is None:
             os.kill(sandbox.pid, signal.SIGKILL)
         else:
@@ -332,12 +339,17 @@ class Supervisor:
                 return
             sandbox = self._by_pid.pop(pid, None)
             if sandbox is None:
-                self._on_networks.reaped(pid)
+                self._reaped_helper(pid)
             else:
                 sandbox.status = status
-                self._on_networks.end_forwarding(sandbox)
+                if self._networking is not None:
+                    self._networking.end_forwarding(sandbox)
                 if sandbox.unwanted:
                     self._forget(sandbox)
+
+    def _reaped_helper(self, pid: int) -> None:
+        if self._networking is not None:
+            self._networking.reaped(pid)
 
     def _forget(self, sandbox: Sandbox) -> None:
         del self._sandboxes[sandbox.name]
