@@ -283,13 +283,13 @@ def sandbox_compose(
     given = os.path.join(os.path.dirname(sys._getframe(1).f_globals.get("__file__", "")), path)
 
     @pytest.fixture(scope=scope, name=name)
-    def project(request: pytest.FixtureRequest) -> Iterator[LiveProject]:
+    def project(request: pytest.FixtureRequest, sandbox_engine: Engine) -> Iterator[LiveProject]:
         from pytest_sandbox_runtime.compose import load
         from pytest_sandbox_runtime.errors import SandboxError
 
         try:
             read = load(given, profiles=profiles, env_file=env_file, services=services)
-            live = engine_of(request.config).compose(read, images)
+            live = sandbox_engine.compose(read, images)
         except SandboxError as error:
             give_up(request.config, error)
         with live:

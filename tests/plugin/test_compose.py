@@ -70,6 +70,8 @@ def test_a_project_is_a_fixture(pytester: pytest.Pytester, busybox_tar: Path) ->
     )
     outcome = pytester.runpytest_subprocess("-p", "no:cacheprovider")
     outcome.assert_outcomes(passed=2, failed=1)
+    # It drives sandboxes, and so from outside.
+    pytester.runpytest_subprocess("-p", "no:cacheprovider", "--sandbox").assert_outcomes(passed=2, failed=1)
 
 
 def test_a_mistake_in_the_file_fails_the_test_with_its_line(pytester: pytest.Pytester) -> None:

@@ -6,7 +6,9 @@ network, as whoever runs the tests. Nothing is added to that network, and no pri
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 
 from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.light import signal
@@ -16,6 +18,8 @@ TAP = "tap0"
 # Where it is in a network: the router, and its own answers to DNS, which nobody asks.
 ROUTER, NAMES = 2, 3
 _NAMESPACE_FD, _READY_FD = 3, 4
+# Milliseconds until it has its device, of which it needs some ten.
+_PATIENCE = 10_000
 
 
 def start(program: str, namespace: int, subnet: str, mtu: int) -> int:
@@ -28,12 +32,18 @@ def start(program: str, namespace: int, subnet: str, mtu: int) -> int:
         finally:
             os._exit(1)
     os.close(told)
+    poll = select.poll()
+    poll.register(ready, select.POLLIN)
     try:
+        if not poll.poll(_PATIENCE):
+            os.kill(pid, signal.SIGKILL)
         said = os.read(ready, 16)
     finally:
         os.close(ready)
     if not said:
-        raise SyscallError("execve", _status(pid), program)
+        # Why is in the run's log.
+        os.waitpid(pid, 0)
+        raise SyscallError("execve", errno.EIO, program)
     return pid
 
 
@@ -47,9 +57,3 @@ def _become(program: str, namespace: int, told: int, subnet: str, mtu: int) -> N
     words = ("--cidr", subnet, "--mtu", str(mtu), "--disable-host-loopback", "--ready-fd", str(_READY_FD))
     argv = (program, *words, "--netns-type=path", f"/proc/self/fd/{_NAMESPACE_FD}", TAP)
     os.execv(program, argv)  # noqa: S606  it is what was asked for
-
-
-def _status(pid: int) -> int:
-    # Why is in the run's log, which an error quotes.
-    os.waitpid(pid, 0)
-    return 5  # EIO
