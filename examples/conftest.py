@@ -2,4 +2,4 @@
 
 import os
 
-collect_ignore = [] if os.environ.get("SANDBOX_EXAMPLES") == "1" else ["stack", "dockerfiles", "shop"]
+collect_ignore = [] if os.environ.get("SANDBOX_EXAMPLES") == "1" else ["stack", "dockerfiles", "shop", "services"]
