@@ -68,13 +68,14 @@ def _hide_internals(error: BaseException) -> None:
 def _internal() -> tuple[str, ...]:
     """Return where the frames of our two packages are, and of what stands between them."""
     import contextlib
+    import functools
     from concurrent import futures
 
     import pytest_sandbox
     import pytest_sandbox_runtime
 
     folders = (*pytest_sandbox.__path__, *pytest_sandbox_runtime.__path__, *futures.__path__)
-    return (*(folder + os.sep for folder in folders), contextlib.__file__)
+    return (*(folder + os.sep for folder in folders), contextlib.__file__, functools.__file__)
 
 
 def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
