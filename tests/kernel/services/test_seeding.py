@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("overlayfs", "networks", "static-busybox")
 
 # Keeps what it has written, and says when it was asked to end.
-SERVER = "mkdir -p /data; echo up; trap 'echo saved > /data/state; exit 0' TERM; while true; do sleep 1000 & wait; done"
+SERVER = "mkdir -p /data; trap 'echo saved > /data/state; exit 0' TERM; echo up; while true; do sleep 1000 & wait; done"
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_seed_that_fails_keeps_nothing(
 
 
 def test_a_service_that_dies_of_its_seed_is_told(engine: Engine, network: LiveNetwork, base: Image) -> None:
-    fragile = Service(base, command="echo up; trap 'echo lost; exit 5' TERM; while true; do sleep 1000 & wait; done")
+    fragile = Service(base, command="trap 'echo lost; exit 5' TERM; echo up; while true; do sleep 1000 & wait; done")
     with pytest.raises(ServiceError, match="did not end cleanly after it was seeded: status 5\n(.|\n)*lost"):
         engine.start(fragile.seed("true"), network)
 
@@ -122,6 +122,6 @@ def test_a_health_check_of_the_image_is_waited_for(engine: Engine, network: Live
 
 
 def test_an_image_says_what_runs_and_by_which_signal_it_ends(engine: Engine, network: LiveNetwork, base: Image) -> None:
-    image = base.entrypoint(["sh", "-c"]).cmd(["echo up; trap 'exit 9' INT; while true; do sleep 1000 & wait; done"])
+    image = base.entrypoint(["sh", "-c"]).cmd(["trap 'exit 9' INT; echo up; while true; do sleep 1000 & wait; done"])
     with engine.start(Service(image.stop_signal("SIGINT"), ready=ready.log("up")), network) as live:
         assert live.stop() == 9
