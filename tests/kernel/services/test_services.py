@@ -109,8 +109,8 @@ def test_one_that_ends_at_once_is_told_with_how_and_its_last_lines(engine: Engin
 def test_one_that_never_gets_ready_is_told_with_who_listens(engine: Engine, network: LiveNetwork) -> None:
     other = "import socket; s = socket.create_server(('', 81)); print('on 81', flush=True); s.accept()"
     with pytest.raises(ServiceError) as told:
-        engine.start(Service(command=python(other), ports=(80,), timeout=0.5), network)
-    assert "was not ready after 0.5 s: waited for port 80/tcp\nits process runs, as pid " in str(told.value)
+        engine.start(Service(command=python(other), ports=(80,), timeout=2), network)
+    assert "was not ready after 2.0 s: waited for port 80/tcp\nits process runs, as pid " in str(told.value)
     assert "who listens there: 0.0.0.0:81/tcp\nthe last 1 lines that it printed:\n  on 81\n  hint: " in str(told.value)
 
 
