@@ -43,6 +43,8 @@ KEPT = "sandbox.kept"
 # What is captured of a test, and the user property that tells where the packets are.
 CAPTURES: pytest.StashKey[list[Capture]] = pytest.StashKey()
 CAPTURED = "sandbox.capture"
+# The user property that tells what a test was refused by its network.
+REFUSED = "sandbox.refused"
 STARTS = pytest.StashKey["list[tuple[float, str, str]]"]()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox import fixtures, marks
+from pytest_sandbox import fixtures, marks, violations
 from pytest_sandbox.fixtures import IS_INSIDE, UNITS
 from pytest_sandbox.zygote import Zygote
 
@@ -131,6 +131,8 @@ def _log(item: pytest.Item, told: Told) -> Iterator[pytest.TestReport]:
 def _kept(unit: Unit, reports: Iterator[pytest.TestReport] | list[pytest.TestReport]) -> Iterator[pytest.TestReport]:
     """Yield the reports; the last one, which is of the teardown, also says what is kept of it, and where."""
     for report in reports:
+        if report.when != "setup" or not report.passed:
+            violations.tell(unit.item, report)
         if report.failed:
             unit.item.stash[fixtures.FAILED] = True
         if report.when == "teardown" and (kept := fixtures.keep(unit.item, unit.sandbox)):

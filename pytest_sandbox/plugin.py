@@ -105,6 +105,10 @@ def pytest_runtest_makereport(
     if call.excinfo is not None and not call.excinfo.errisinstance((pytest.skip.Exception,)):
         reports.add_sections(item, call)
     report = yield
+    if fixtures.ENGINE in item.config.stash and fixtures.IS_INSIDE not in item.config.stash:
+        from pytest_sandbox import violations
+
+        violations.tell(item, report)
     if report.failed:
         item.stash[fixtures.FAILED] = True
     if report.when == "teardown" and fixtures.IS_INSIDE not in item.config.stash:

@@ -17,6 +17,7 @@ KEEP = ("none", "failed", "all")
 MISSING = ("fail", "skip")
 LOCK_NAME = "sandbox.lock"
 LIMITS = ("enforce", "best-effort")
+VIOLATIONS = ("ignore", "warn", "error")
 
 
 class Settings(NamedTuple):
@@ -31,6 +32,7 @@ class Settings(NamedTuple):
     store: str | None
     show: tuple[str, ...]
     best_effort_limits: bool
+    violations: str
     durations: int | None
     rebuild: bool
     explain: bool
@@ -105,6 +107,11 @@ def add_options(parser: pytest.Parser) -> None:
         "enforce, or best-effort: start without the limits that this host cannot enforce",
         default="enforce",
     )
+    parser.addini(
+        "sandbox_network_violations",
+        "what becomes of a test whose sandbox was refused a connection or a look-up: ignore, warn or error",
+        default="warn",
+    )
 
 
 def _add_build_options(group: pytest.OptionGroup) -> None:
@@ -164,6 +171,7 @@ def read_settings(config: pytest.Config) -> Settings:
         store=_store(config),
         show=tuple(os.path.expanduser(path) for path in config.getini("sandbox_show")),
         best_effort_limits=_ini(config, "sandbox_limits", LIMITS) == "best-effort",
+        violations=_ini(config, "sandbox_network_violations", VIOLATIONS),
         durations=config.getoption("sandbox_durations"),
         rebuild=config.getoption("sandbox_rebuild") or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE")),
         explain=config.getoption("sandbox_explain"),

@@ -61,7 +61,7 @@ class Zygote:
         with theirs:
             try:
                 message = ("fork", self._numbers[id(item)], tuple(sandbox.way_in()), os.getcwd())
-                send(self._channel, message, (sandbox.pidfd, theirs.fileno()))
+                send(self._channel, message, (sandbox.pidfd, sandbox.watch, theirs.fileno()))
             except BaseException:
                 ours.close()
                 raise
@@ -196,18 +196,21 @@ class _Nursery:
             os.waitpid(pid, 0)
         os._exit(0)
 
-    def _fork(self, number: int, way: tuple[object, ...], directory: str, pidfd: int, end: int) -> None:
+    def _fork(self, number: int, way: tuple[object, ...], directory: str, pidfd: int, watch: int, end: int) -> None:
         from pytest_sandbox_runtime.entering import WayIn, fork_into
 
         self._reap()
+        pid = -1
         with socket.socket(fileno=end) as theirs:
             try:
-                pid = fork_into(WayIn(*way), pidfd, directory, lambda sentence: _send(theirs, sentence))  # type: ignore[arg-type]
+                pid = fork_into(WayIn(*way), pidfd, watch, directory, lambda sentence: _send(theirs, sentence))  # type: ignore[arg-type]
             except OSError as error:
                 _send(theirs, f"the test's process could not be made: {error}")
                 return
             finally:
                 os.close(pidfd)
+                if pid != 0:
+                    os.close(watch)
             if pid == 0:
                 self._channel.close()
                 signal.signal(signal.SIGINT, self._interrupt)

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import Image, Mount, Network, Outcome, SandboxSpec, Service, Tmpfs, ready
     from pytest_sandbox_runtime.specs.sandbox import Volume
     from pytest_sandbox_runtime.terminal import Terminal
+    from pytest_sandbox_runtime.violations import Violation
 
 _HOMES = {
     "capturing": ("Capture",),
@@ -78,6 +79,7 @@ _HOMES = {
     "specs": ("Image", "Mount", "Network", "Outcome", "SandboxSpec", "Service", "Tmpfs", "ready"),
     "specs.sandbox": ("Volume",),
     "terminal": ("Terminal",),
+    "violations": ("Violation",),
 }
 # Declarations and errors, which a suite may import on any system.
 _ANYWHERE = ("errors", "specs", "specs.sandbox")
@@ -123,6 +125,7 @@ __all__ = [
     "Terminal",
     "Tmpfs",
     "UnsupportedError",
+    "Violation",
     "Volume",
     "ready",
     "require_linux",

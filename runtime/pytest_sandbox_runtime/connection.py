@@ -38,7 +38,8 @@ class Connection:
         self._undo: ExitStack | None = undo
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._memory = self._greet()
+        # Where the supervisor's own memory can be seen, and what the watch of the run hears: see network.watch.
+        self._memory, self.watch = self._greet()
 
     @classmethod
     def launch(cls, store: str) -> Self:
@@ -96,6 +97,7 @@ class Connection:
         self._abandoned, self._undo = self._undo, None
         self._channel.close()
         os.close(self._memory)
+        os.close(self.watch)
 
     def ask(self, message: tuple[object, ...], fds: tuple[int, ...] = ()) -> Answer:
         """Return the supervisor's answer to ``message``; raises EngineError where it has died."""
@@ -155,10 +157,10 @@ class Connection:
         if not self.is_ours:
             raise EngineError("the engine belongs to the process that opened it", hint="open one in the forked process")
 
-    def _greet(self) -> int:
+    def _greet(self) -> tuple[int, int]:
         pidfd = os.pidfd_open(os.getpid())
         try:
-            _, (memory,) = self.ask(("hello",), (pidfd,))
+            _, (memory, watch) = self.ask(("hello",), (pidfd,))
         except BaseException:
             self.close()
             raise
@@ -166,7 +168,8 @@ class Connection:
             os.close(pidfd)
         if self._undo is not None:
             self._undo.callback(os.close, memory)
-        return memory
+            self._undo.callback(os.close, watch)
+        return memory, watch
 
 
 def _log_of(run: str) -> str:

@@ -27,6 +27,7 @@ from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import Mount
 from pytest_sandbox_runtime.state import can_be_upper
 from pytest_sandbox_runtime.supervisor.removal import kept_path
+from pytest_sandbox_runtime.violations import Violations
 from pytest_sandbox_runtime.volumes import with_volumes
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import SandboxSpec
     from pytest_sandbox_runtime.specs.network import Network
     from pytest_sandbox_runtime.specs.service import Service
+    from pytest_sandbox_runtime.violations import Violation
 
 # A sandbox costs its client three descriptors, and 1,024 is what most shells allow.
 _MANY = 200
@@ -103,6 +105,7 @@ class Engine:
         self._kept: set[str] = set()
         self._jobs = Jobs(settings, self.store, connection.seen)
         self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+        self._violations = Violations(connection.run)
 
     @classmethod
     def open(cls, settings: EngineSettings | None = None) -> Self:
@@ -249,6 +252,7 @@ class Engine:
                 started.forward(target_of(port, protocol), port=outside)
             sandbox = Sandbox(spec, started, undo)
         self._alive.add(sandbox)
+        self._violations.expect(name)
         if joins:
             self._networking.greet(sandbox)
         _allow_descriptors(len(self._alive))
@@ -261,6 +265,10 @@ class Engine:
             sandbox = self.create(replace(spec, network="none"), (*joins, network))
             sandbox.own(undo.pop_all())
         return sandbox
+
+    def violations(self) -> list[Violation]:
+        """Return what the networks of this engine's sandboxes have refused since this was called last."""
+        return self._violations.new({sandbox.name for sandbox in self._alive})
 
     def shared_network(self) -> LiveNetwork:
         """Return the network of what all clients of this run share; it ends with the last that uses it."""

@@ -6,12 +6,15 @@ import functools
 import os
 import resource
 import signal
+import socket
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from pytest_sandbox_runtime.capabilities import is_privileged
 from pytest_sandbox_runtime.cgroups import Group
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
+from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
+from pytest_sandbox_runtime.network.watch import tell_of
 from pytest_sandbox_runtime.supervisor.confinement import confine, cut_bounding_set, seccomp_program
 from pytest_sandbox_runtime.supervisor.init import become
 
@@ -19,11 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _program = functools.cache(seccomp_program)
+_DUMPABLE = 1
 
 
 class WayIn(NamedTuple):
-    """What a process has to do, besides having the pidfd of its init, to go on in a sandbox: values for marshal."""
+    """What a process has to do, besides having the pidfd of its init, to go on in a sandbox: values for marshal.
 
+    ``sandbox`` is its name where it is to be heard what connections the process begins.
+    """
+
+    sandbox: str | None
     namespaces: int
     cgroup_paths: Any
     env: tuple[tuple[str, str], ...]
@@ -38,15 +46,17 @@ class WayIn(NamedTuple):
 def prepare() -> None:
     """Do once, in a process that only forks, what every one of its forks would do to enter a sandbox."""
     _program()
+    _program(tells=True)
     if is_privileged():
         cut_bounding_set()
 
 
-def fork_into(way: WayIn, pidfd: int, directory: str, fail: Callable[[str], None]) -> int:
+def fork_into(way: WayIn, pidfd: int, watch: int, directory: str, fail: Callable[[str], None]) -> int:
     """Fork, and let the child go on inside a sandbox, in ``directory``: returns 0 there, and a pid here.
 
-    To be called after ``prepare``. The process with that pid ends as the one inside does. What keeps the child from
-    entering is told ``fail``, in the child, as a sentence.
+    ``watch`` is a descriptor of Connection.watch, which the child closes. To be called after ``prepare``. The process
+    with that pid ends as the one inside does. What keeps the child from entering is told ``fail``, in the child, as a
+    sentence.
     """
     with warnings.catch_warnings():
         # Other threads do not live on in a fork; pytest-xdist's are idle while a test runs.
@@ -61,7 +71,7 @@ def fork_into(way: WayIn, pidfd: int, directory: str, fail: Callable[[str], None
                 # concerns its next child: this one stays outside, as that child's guard.
                 inside = 0 if way.is_privileged else os.fork()
                 if inside == 0:
-                    _settle(way, directory)
+                    _settle(way, watch, directory)
             except BaseException as error:
                 fail(f"the test could not enter its sandbox: {error}")
                 os._exit(1)
@@ -85,14 +95,24 @@ def _fork_into_pid_namespace(pidfd: int) -> int:
     return pid
 
 
-def _settle(way: WayIn, directory: str) -> None:
+def _settle(way: WayIn, watch: int, directory: str) -> None:
     os.chdir(directory)
     for name, value in way.env:
         os.environ[name] = value
     if way.account is not None:
         become(*way.account)
     # A user namespace begins with every capability in its bounding set; else that was cut by ``prepare``.
-    confine(_program(), keep_permitted=False, bounding_is_cut=way.is_privileged)
+    listener = confine(
+        _program(),
+        keep_permitted=False,
+        bounding_is_cut=way.is_privileged,
+        telling=None if way.sandbox is None else _program(tells=True),
+    )
+    with socket.socket(fileno=watch) as channel:
+        if listener != -1 and way.sandbox is not None:
+            # Else only who has rights outside could see what it connects to: ptrace(2).
+            prctl(Prctl.SET_DUMPABLE, _DUMPABLE)
+            tell_of(channel, way.sandbox, listener)
 
 
 def _end_as(pid: int) -> NoReturn:

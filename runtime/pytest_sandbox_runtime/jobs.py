@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_sandbox_runtime.capabilities import is_privileged
 from pytest_sandbox_runtime.kernel.capabilities import Capability
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
+from pytest_sandbox_runtime.network.watch import RESOLVER
 from pytest_sandbox_runtime.rootfs.host import HostView, host_tree, mounts_for
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_missing_places
 from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan, stack
@@ -86,6 +87,7 @@ class Jobs:
             "limits": limits if any(limit is not None for limit in limits) else None,
             "hostname": spec.hostname,
             "seccomp": seccomp_program(),
+            "telling": None if spec.network == "host" else seccomp_program(tells=True),
         }
         joined = namespaces | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER)
         return Job(marshal.dumps(work), tree, self._identity(spec)[0], joined)
@@ -126,7 +128,7 @@ class Jobs:
         if key not in self._trees:
             name = os.urandom(6).hex()
             os.mkdir(self._seen(f"{LAYERS}/{name}"))
-            self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}", nameservers or ())
+            self._trees[key] = self._make_tree(spec, f"{LAYERS}/{name}", nameservers or (RESOLVER,))
         return self._trees[key]
 
     def _make_tree(self, spec: SandboxSpec, directory: str, nameservers: tuple[str, ...]) -> Tree:

@@ -12,6 +12,8 @@ import struct
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_sandbox_runtime.network.watch import RESOLVER
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -51,7 +53,7 @@ class Listeners:
             diag.close()
 
     def all(self) -> tuple[Listener, ...]:
-        """Return all of TCP and UDP; raises SandboxClosedError where the sandbox is dead."""
+        """Return all of TCP and UDP, but for its resolver; raises SandboxClosedError where the sandbox is dead."""
         return tuple(one for protocol in _STATES for one in self._of(protocol))
 
     def has(self, port: int, protocol: str) -> bool:
@@ -70,7 +72,9 @@ class Listeners:
             for message in list(self._dump(body)):
                 (port,) = struct.unpack_from("!H", message, 4)
                 size = 4 if message[0] == socket.AF_INET else 16
-                yield Listener(protocol, socket.inet_ntop(message[0], message[8 : 8 + size]), port)
+                listener = Listener(protocol, socket.inet_ntop(message[0], message[8 : 8 + size]), port)
+                if listener.host != RESOLVER:
+                    yield listener
 
     def _dump(self, body: bytes) -> Iterator[bytes]:
         if self._diag is None:

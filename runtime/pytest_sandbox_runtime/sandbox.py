@@ -508,7 +508,13 @@ class Sandbox:
     def way_in(self) -> WayIn:
         """Return what a process that is to go on in here has to do: see entering.fork_into."""
         account = None if self.account is None else (self.account.uid, self.account.gid, self.account.groups)
-        return WayIn(int(self._started.namespaces), self._started.cgroup_paths, self.spec.env, account)
+        heard = None if self.spec.network == "host" else self.name
+        return WayIn(heard, int(self._started.namespaces), self._started.cgroup_paths, self.spec.env, account)
+
+    @property
+    def watch(self) -> int:
+        """A descriptor at which that process tells how it is heard."""
+        return self._started.connection.watch
 
     def let_go(self) -> None:
         """Forget the sandbox without ending it: it belongs to the process that this one is a fork of."""

@@ -15,7 +15,8 @@ import pytest
 
 from pytest_sandbox_runtime.cgroups import Group, Limits, Run, find, read_stats, remains, v2
 from pytest_sandbox_runtime.cgroups.convert import locate, parse_memberships, parse_mountinfo
-from pytest_sandbox_runtime.cgroups.files import read, read_keyed, write
+from pytest_sandbox_runtime.cgroups.files import read, read_keyed
+from pytest_sandbox_runtime.kernel.pseudo_files import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. Reading, writing and waiting on the files of a cgroup; errors name the path."""
+"""PYTEST_DONT_REWRITE. Reading and waiting on the files of a cgroup; errors name the path."""
 
 from __future__ import annotations
 
@@ -48,18 +48,6 @@ def read_keyed(path: str) -> dict[str, int]:
 def read_words(path: str) -> list[str]:
     """Return the words of the file: controllers or process ids."""
     return read(path).split()
-
-
-def write(path: str, text: str) -> None:
-    """Write ``text`` at once: the kernel takes each write(2) as one request."""
-    # Without O_TRUNC: a user who may write such a file need not be allowed more.
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:
-        raise SyscallError("write", error.errno or 0, path) from error
-    finally:
-        os.close(fd)
 
 
 def writable(path: str) -> bool:

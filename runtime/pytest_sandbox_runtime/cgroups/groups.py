@@ -8,8 +8,9 @@ import time
 
 from pytest_sandbox_runtime.cgroups import v1, v2
 from pytest_sandbox_runtime.cgroups.convert import Limits, Stats
-from pytest_sandbox_runtime.cgroups.files import GONE, breathe, write
+from pytest_sandbox_runtime.cgroups.files import GONE, breathe
 from pytest_sandbox_runtime.kernel.libc import SyscallError
+from pytest_sandbox_runtime.kernel.pseudo_files import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pytest_sandbox_runtime.cgroups.files import (
     read_keyed,
     read_number,
     writable,
-    write,
 )
 from pytest_sandbox_runtime.kernel.libc import SyscallError
+from pytest_sandbox_runtime.kernel.pseudo_files import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from pytest_sandbox_runtime.cgroups.files import (
     read_number,
     read_words,
     writable,
-    write,
 )
 from pytest_sandbox_runtime.kernel.libc import SyscallError
+from pytest_sandbox_runtime.kernel.pseudo_files import write
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

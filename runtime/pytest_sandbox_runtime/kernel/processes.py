@@ -56,6 +56,23 @@ def close_range(first: int, last: int = 0xFFFFFFFF) -> None:
     check(_close_range(first, last, 0), "close_range", f"{first}-{last}")
 
 
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor but the standard streams and ``kept``."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            close_range(first, fd - 1)
+        first = fd + 1
+    close_range(first)
+
+
+def become_helper(*kept: int) -> None:
+    """Be, in a fork, a process with one task: it has ``kept`` of its parent's descriptors, and dies with that."""
+    prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    close_all_but(*kept)
+
+
 def block(signals: Iterable[int]) -> None:
     """Block ``signals`` in this thread, so that a signalfd can have them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)

@@ -17,7 +17,7 @@ import struct
 import sys
 from collections import namedtuple
 
-from pytest_sandbox_runtime.kernel.light import signal, socket
+from pytest_sandbox_runtime.kernel.light import socket
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
 from pytest_sandbox_runtime.kernel.packets import (
     BLOCK,
@@ -29,7 +29,7 @@ from pytest_sandbox_runtime.kernel.packets import (
     open_packets,
     watch_all_of,
 )
-from pytest_sandbox_runtime.kernel.processes import Prctl, close_range, prctl
+from pytest_sandbox_runtime.kernel.processes import become_helper
 from pytest_sandbox_runtime.kernel.seccomp import INSTRUCTION
 from pytest_sandbox_runtime.supervisor.messages import receive, send
 
@@ -70,12 +70,10 @@ def capture(namespace: int, life: int, device: str, file: int, control: int, how
 
 
 def _become(namespace: int, life: int, device: str, file: int, control: int, how: How) -> None:
-    prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    become_helper(namespace, file, control, *([] if life == -1 else [life]))
     channel = socket.socket(fileno=control)
     try:
         setns(namespace, CloneFlag.NEWNET)
-        _close_all_but(file, control, *([] if life == -1 else [life]))
         packets = open_packets(_each_once(how.snaplen))
         if device:
             watch_all_of(packets, device)
@@ -85,15 +83,6 @@ def _become(namespace: int, life: int, device: str, file: int, control: int, how
         return
     _tell(channel, ("began", 0))
     _serve(recorder, channel, life)
-
-
-def _close_all_but(*kept: int) -> None:
-    first = 3
-    for fd in sorted(kept):
-        if fd > first:
-            close_range(first, fd - 1)
-        first = fd + 1
-    close_range(first)
 
 
 def _each_once(snaplen: int) -> bytes:

@@ -14,7 +14,9 @@ from collections import namedtuple
 
 from pytest_sandbox_runtime.kernel.light import socket
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
+from pytest_sandbox_runtime.kernel.pseudo_files import write
 from pytest_sandbox_runtime.network.netlink import Route, open_route
+from pytest_sandbox_runtime.network.watch import open_resolver
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
 
 TYPE_CHECKING = False
@@ -41,13 +43,13 @@ class Namespaces:
         self._retired: list[Namespace] = []
         self._make = _make_here if may_return else _make_in_fork
 
-    def make(self, open_sockets: Callable[[], tuple[int, ...]] = tuple) -> Namespace:
+    def make(self, open_sockets: Callable[[], tuple[int, ...]]) -> Namespace:
         """Return a new one, with the descriptors that ``open_sockets`` returns when called in it; raises OSError."""
         return self._make(open_sockets)
 
     def take(self) -> Namespace:
-        """Return one for a sandbox; raises OSError."""
-        return self._spare.pop() if self._spare else self._make(tuple)
+        """Return one for a sandbox, with the socket at which that is answered; raises OSError."""
+        return self._spare.pop() if self._spare else self._make(open_resolver)
 
     def retire(self, namespace: Namespace) -> None:
         """Let go of ``namespace``, whose processes are dead, together with others."""
@@ -145,19 +147,11 @@ def raise_loopback() -> None:
     any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
     any_socket.close()
-    _write("/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0")
+    write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
     # Both ends of the range must be mapped: all groups are, or those that newgidmap(1) gave, or one.
-    for groups in (b"0 2147483647", b"0 65535", b"0 0"):
+    for groups in ("0 2147483647", "0 65535", "0 0"):
         try:
-            _write("/proc/sys/net/ipv4/ping_group_range", groups)
+            write("/proc/sys/net/ipv4/ping_group_range", groups)
         except OSError:
             continue
         return
-
-
-def _write(path: str, value: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)

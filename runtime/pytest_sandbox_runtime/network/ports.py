@@ -12,15 +12,14 @@ import os
 import select
 import struct
 
-from pytest_sandbox_runtime.kernel.light import signal, socket
+from pytest_sandbox_runtime.kernel.light import socket
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
-from pytest_sandbox_runtime.kernel.processes import Prctl, close_range, prctl
+from pytest_sandbox_runtime.kernel.processes import become_helper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_LISTENER_FD = 3
 _CHUNK = 1 << 20
 _BACKLOG = 256
 _F_SETPIPE_SZ = 1031
@@ -63,25 +62,22 @@ def forward(listener: socket.socket, target: tuple[object, ...], init: int | Non
 
 
 def _become(listener: socket.socket, target: tuple[object, ...], init: int | None) -> None:
-    prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    become_helper(listener.fileno())
     kind = target[0]
     if init is not None:
+        process = os.pidfd_open(init)
         # For its files, too, no link in there leads out of it.
-        setns(os.pidfd_open(init), CloneFlag.NEWNET | (CloneFlag.NEWNS if kind == "unix" else 0))
-    os.dup2(listener.fileno(), _LISTENER_FD, inheritable=False)
-    close_range(_LISTENER_FD + 1)
-    listener.detach()
-    only = socket.socket(fileno=_LISTENER_FD)
-    only.setblocking(False)
+        setns(process, CloneFlag.NEWNET | (CloneFlag.NEWNS if kind == "unix" else 0))
+        os.close(process)
+    listener.setblocking(False)
     if kind == "tls":
         from pytest_sandbox_runtime.network.tls import serve
 
-        serve(only.detach(), *target[1:])  # type: ignore[arg-type]
+        serve(listener.detach(), *target[1:])  # type: ignore[arg-type]
     elif kind == "udp":
-        Datagrams(only, *target[1:]).serve()  # type: ignore[arg-type]
+        Datagrams(listener, *target[1:]).serve()  # type: ignore[arg-type]
     else:
-        Streams(only, target).serve()
+        Streams(listener, target).serve()
 
 
 def _places(target: tuple[object, ...]) -> list[tuple[object, ...]]:

@@ -1,155 +1,94 @@
-"""PYTEST_DONT_REWRITE. The resolver of a run's networks: a fork of the supervisor that answers at each gateway.
+"""PYTEST_DONT_REWRITE. DNS for the sandboxes of a run: at the gateway of each network, and in each one's own namespace.
 
-It is told on one socket what the networks are and who is on them, in the order in which that happened, and has a
-socket for UDP and one for TCP in the namespace of each.
+Known are those who are on the same networks, and what can be reached over these; of the rest a network that leads
+outside asks the machine's own resolvers.
 """
 
 from __future__ import annotations
 
-import os
-import select
 import struct
 
-from pytest_sandbox_runtime.kernel.light import signal, socket
-from pytest_sandbox_runtime.kernel.processes import Prctl, close_range, prctl
-from pytest_sandbox_runtime.network.names import Question, answer, reversed_name
-from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
+from pytest_sandbox_runtime.kernel.light import socket
+from pytest_sandbox_runtime.network.names import PTR, Question, answer, reversed_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-_CONTROL_FD = 3
+    from pytest_sandbox_runtime.network.loop import Loop
+    from pytest_sandbox_runtime.network.topology import Known, Topology
+
 _TCP_LIMIT = 65535
+_UDP_LIMIT = 4096
 _MOST_ASKED = 64
 _NOT_YET = (BlockingIOError, InterruptedError)
 
 
 class Resolver:
-    """The supervisor's end."""
+    """Tells ``refuse`` which sandbox has asked for a name outside, where none may be reached."""
 
-    def __init__(self) -> None:
-        self._channel, theirs = seqpacket_pair()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _run(theirs)
-        theirs.close()
-
-    def add(self, network: int, sockets: tuple[int, ...], *, asks_outside: bool) -> None:
-        """Answer at ``sockets`` of a new network; what it does not know it may ask the machine's own resolvers."""
-        self._tell(("add", network, asks_outside), sockets)
-
-    def remove(self, network: int) -> None:
-        """Forget a network."""
-        self._tell(("remove", network))
-
-    def name(self, network: int, who: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
-        """Let ``names`` be those of ``who`` on ``network``, a sandbox or whatever can be reached over it."""
-        self._tell(("name", network, who, names, addresses))
-
-    def forget(self, network: int, who: str) -> None:
-        """Let ``who`` have no names on ``network`` any more."""
-        self._tell(("forget", network, who))
-
-    def close(self) -> None:
-        """Let it end."""
-        self._channel.close()
-
-    def _tell(self, message: tuple[Any, ...], fds: tuple[int, ...] = ()) -> None:
-        try:
-            send(self._channel, message, fds)
-        except OSError:
-            # It has died: names are still in the hosts files.
-            return
-
-
-class _Network:
-    def __init__(self, udp: socket.socket, tcp: socket.socket, *, asks_outside: bool) -> None:
-        self.asks_outside = asks_outside
-        self.udp = udp
-        self.tcp = tcp
-        self.members: dict[str, tuple[tuple[str, ...], tuple[bytes, ...]]] = {}
-
-
-class _Service:
-    """The process's own side."""
-
-    def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._networks: dict[int, _Network] = {}
-        self._poll = select.poll()
-        self._readers: dict[int, Callable[[], None]] = {}
+    def __init__(self, loop: Loop, topology: Topology, refuse: Callable[[str, str], None]) -> None:
+        self._loop = loop
+        self._topology = topology
+        self._refuse = refuse
+        self._sockets: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._own: dict[int, socket.socket] = {}
         self._asking: list[socket.socket] = []
-        self._words: dict[str, Callable[..., None]] = {
-            "add": self._add,
-            "remove": self._remove,
-            "name": self._name,
-            "forget": self._forget,
-        }
-        self._watch(control, self._hear)
 
-    def serve(self) -> None:
-        while self._readers:
-            for fd, _ in self._poll.poll():
-                if fd in self._readers:
-                    try:
-                        self._readers[fd]()
-                    except OSError:
-                        # Whoever asked has gone, or the kernel had no memory: they ask again.
-                        continue
-
-    def _watch(self, one: socket.socket, read: Callable[[], None]) -> None:
-        self._readers[one.fileno()] = read
-        self._poll.register(one.fileno(), select.POLLIN)
-
-    def _unwatch(self, one: socket.socket) -> None:
-        self._poll.unregister(one.fileno())
-        del self._readers[one.fileno()]
-        one.close()
-
-    def _hear(self) -> None:
-        received = receive(self._control)
-        if received is None:
-            os._exit(0)
-        (word, network, *operands), fds = received
-        self._words[str(word)](network, *operands, *fds)
-
-    def _add(self, network: int, asks_outside: bool, *fds: int) -> None:  # noqa: FBT001
-        udp, tcp = (socket.socket(fileno=fd) for fd in fds)
+    def open(self, number: int, *fds: int) -> None:
+        """Answer at the two sockets of a network, of UDP and TCP."""
+        udp, tcp = self._sockets[number] = socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
+        network = self._topology.networks[number]
         for one in (udp, tcp):
             one.setblocking(False)
-        added = self._networks[network] = _Network(udp, tcp, asks_outside=asks_outside)
-        self._watch(udp, lambda: self._answer_udp(added))
-        self._watch(tcp, lambda: self._accept(added))
+        self._loop.watch(udp.fileno(), lambda _: self._answer_udp(network, udp))
+        self._loop.watch(tcp.fileno(), lambda _: self._accept(network, tcp))
 
-    def _remove(self, network: int) -> None:
-        gone = self._networks.pop(network)
-        self._unwatch(gone.udp)
-        self._unwatch(gone.tcp)
+    def close(self, number: int) -> None:
+        """Answer no more on a network."""
+        for one in self._sockets.pop(number):
+            self._close(one)
 
-    def _name(self, network: int, who: str, names: tuple[str, ...], addresses: tuple[bytes, ...]) -> None:
-        self._networks[network].members[who] = names, addresses
+    def open_for(self, sandbox: str, *fds: int) -> None:
+        """Answer one sandbox at the sockets of UDP that it has for itself."""
+        for fd in fds:
+            one = self._own[fd] = socket.socket(fileno=fd)
+            self._loop.watch(fd, lambda _, one=one: self._answer_one(sandbox, one))  # type: ignore[misc]
 
-    def _forget(self, network: int, who: str) -> None:
-        self._networks[network].members.pop(who, None)
+    def close_for(self, *fds: int) -> None:
+        """Answer no more at a sandbox's own sockets."""
+        for fd in fds:
+            self._close(self._own.pop(fd))
 
-    def _answer_udp(self, network: _Network) -> None:
-        query, asker = network.udp.recvfrom(4096)
-        reply = self._answer(network, query, asker[0])
+    def _close(self, one: socket.socket) -> None:
+        self._loop.unwatch(one.fileno())
+        one.close()
+
+    def _answer_one(self, sandbox: str, one: socket.socket) -> None:
+        query, asker = one.recvfrom(_UDP_LIMIT)
+        self._answer_datagram(one, asker, query, sandbox, self._topology.of(sandbox))
+
+    def _answer_udp(self, network: Known, udp: socket.socket) -> None:
+        query, asker = udp.recvfrom(_UDP_LIMIT)
+        self._answer_datagram(udp, asker, query, *self._seen_by(network, asker[0]))
+
+    def _answer_datagram(
+        self, one: socket.socket, asker: object, query: bytes, sandbox: str | None, seen: list[Known]
+    ) -> None:
+        reply = self._answer(query, sandbox, seen)
         if reply is None:
-            self._ask_outside(query, lambda answered: network.udp.sendto(answered, asker))
+            self._ask_outside(query, lambda answered: one.sendto(answered, asker))  # type: ignore[call-overload]
         elif reply:
-            network.udp.sendto(reply, asker)
+            one.sendto(reply, asker)  # type: ignore[call-overload]
 
-    def _accept(self, network: _Network) -> None:
-        fd, asker = network.tcp._accept()  # type: ignore[attr-defined]
+    def _accept(self, network: Known, tcp: socket.socket) -> None:
+        fd, asker = tcp._accept()  # type: ignore[attr-defined]
         connection = socket.socket(fileno=fd)
         connection.setblocking(False)
         pending = bytearray()
-        self._watch(connection, lambda: self._answer_tcp(network, connection, asker[0], pending))
+        self._loop.watch(fd, lambda _: self._answer_tcp(network, connection, asker[0], pending))
 
-    def _answer_tcp(self, network: _Network, connection: socket.socket, asker: str, pending: bytearray) -> None:
+    def _answer_tcp(self, network: Known, connection: socket.socket, asker: str, pending: bytearray) -> None:
         try:
             chunk = connection.recv(_TCP_LIMIT)
         except _NOT_YET:
@@ -159,14 +98,14 @@ class _Service:
         pending += chunk
         while chunk and len(pending) >= 2 and len(pending) >= 2 + (length := struct.unpack_from("!H", pending)[0]):
             query = bytes(pending[2 : 2 + length])
-            reply = self._answer(network, query, asker, limit=_TCP_LIMIT)
+            reply = self._answer(query, *self._seen_by(network, asker), limit=_TCP_LIMIT)
             del pending[: 2 + length]
             if reply is None:
                 self._ask_outside(query, lambda answered: connection.send(_framed(answered)))
             elif reply:
                 connection.send(_framed(reply))
         if not chunk:
-            self._unwatch(connection)
+            self._close(connection)
 
     def _ask_outside(self, query: bytes, give: Callable[[bytes], object]) -> None:
         """Ask the first of the machine's resolvers, and ``give`` what it says."""
@@ -178,44 +117,49 @@ class _Service:
         asking.connect((servers[0], 53))
         asking.send(query)
 
-        def hear() -> None:
+        def hear(_: bool) -> None:  # noqa: FBT001
             try:
                 give(asking.recv(_TCP_LIMIT))
             finally:
                 self._asking.remove(asking)
-                self._unwatch(asking)
+                self._close(asking)
 
         self._asking.append(asking)
-        self._watch(asking, hear)
+        self._loop.watch(asking.fileno(), hear)
         if len(self._asking) > _MOST_ASKED:
             # Nobody has answered it for long.
-            self._unwatch(self._asking.pop(0))
+            self._close(self._asking.pop(0))
 
-    def _answer(self, network: _Network, query: bytes, asker: str, limit: int = 0) -> bytes | None:
+    def _answer(self, query: bytes, sandbox: str | None, seen: list[Known], limit: int = 0) -> bytes | None:
+        """Return what to reply, nothing at all where that is b"", and what is said outside where it is None."""
         try:
             question = Question(query)
         except ValueError:
             return b""
         zone: dict[str, list[bytes]] = {}
         names: dict[str, str] = {}
-        for seen in self._seen_by(network, asker):
-            for known, addresses in seen.members.values():
+        for network in seen:
+            for known, addresses in network.members.values():
                 for name in known:
                     zone.setdefault(name.lower(), []).extend(addresses)
                 for address in addresses if known else ():
                     names[reversed_name(address)] = known[0]
-        if network.asks_outside and question.name not in zone and question.name not in names:
-            return None
+        if question.name not in zone and question.name not in names:
+            if any(network.leads_outside for network in seen):
+                return None
+            # A name of one label is of nobody outside.
+            if sandbox is not None and "." in question.name and question.kind != PTR:
+                self._refuse(sandbox, question.name)
         return answer(question, zone, names, limit=limit)
 
-    def _seen_by(self, network: _Network, asker: str) -> list[_Network]:
-        """Return the networks that who asks is on, the one over which it asks first."""
+    def _seen_by(self, network: Known, asker: str) -> tuple[str | None, list[Known]]:
+        """Return who asks, and the networks that it is on, the one over which it asks first."""
         address = socket.inet_pton(socket.AF_INET6, asker) if ":" in asker else socket.inet_pton(socket.AF_INET, asker)
         if address.startswith(b"\0" * 10 + b"\xff\xff"):
             address = address[12:]
-        sandbox = next((name for name, (_, has) in network.members.items() if address in has), None)
-        others = [one for one in self._networks.values() if one is not network and sandbox in one.members]
-        return [network, *others]
+        sandbox = network.who_has(address)
+        others = [one for one in self._topology.of(sandbox) if one is not network]
+        return sandbox, [network, *others]
 
 
 def _framed(message: bytes) -> bytes:
@@ -228,16 +172,3 @@ def _machines_resolvers() -> list[str]:
             return [words[1] for line in file if (words := line.split())[:1] == ["nameserver"] and len(words) > 1]
     except OSError:
         return []
-
-
-def _run(channel: socket.socket) -> None:
-    try:
-        prctl(Prctl.SET_PDEATHSIG, signal.SIGKILL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if channel.fileno() != _CONTROL_FD:
-            os.dup2(channel.fileno(), _CONTROL_FD, inheritable=False)
-        close_range(_CONTROL_FD + 1)
-        channel.detach()
-        _Service(socket.socket(fileno=_CONTROL_FD)).serve()
-    finally:
-        os._exit(1)

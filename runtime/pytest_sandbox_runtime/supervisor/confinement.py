@@ -17,6 +17,7 @@ from pytest_sandbox_runtime.kernel.capabilities import (
     drop_bounding,
     mask,
 )
+from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
 from pytest_sandbox_runtime.kernel.seccomp import INSTRUCTION, install
@@ -175,26 +176,37 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
 }
 # glibc falls back from clone3 to clone on ENOSYS only; its flags are behind a pointer, where no filter can look.
 _OTHERWISE = {"clone": "clone", "clone3": "ENOSYS", "personality": "personality", "socket": "socket"}
+# Heard of by who watches, but where the address has the size of struct sockaddr_un: most of those on the machine.
+_CONNECT = {"x86_64": 42, "aarch64": 203}
+_UNIX_ADDRESS = 110
 
 # Instructions of <linux/bpf_common.h>, offsets in struct seccomp_data, answers of seccomp(2).
 _LOAD, _JUMP_EQUAL, _JUMP_AT_LEAST, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
-_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16
-_KILL_PROCESS, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT, _THIRD_ARGUMENT = 0, 4, 16, 32
+_KILL_PROCESS, _ERRNO, _USER_NOTIF, _ALLOW = 0x80000000, 0x00050000, 0x7FC00000, 0x7FFF0000
 
-_ANSWERS = {"allow": _ALLOW, "EPERM": _ERRNO | errno.EPERM, "ENOSYS": _ERRNO | errno.ENOSYS, "kill": _KILL_PROCESS}
-# On the low word of the first argument: the kernel reads no more of these three. The test, what it is tested with,
-# the answer when one of those holds, the answer when none does.
+_ANSWERS = {
+    "allow": _ALLOW,
+    "EPERM": _ERRNO | errno.EPERM,
+    "ENOSYS": _ERRNO | errno.ENOSYS,
+    "kill": _KILL_PROCESS,
+    "tell": _USER_NOTIF,
+}
+# On the low word of an argument: the kernel reads no more of these. Which, the test, what it is tested with, the
+# answer when one of those holds, the answer when none does.
 _CHECKS = {
-    "clone": (_JUMP_ANY_BIT, (_CLONE_NAMESPACES,), "EPERM", "allow"),
-    "personality": (_JUMP_EQUAL, _PERSONALITIES, "allow", "EPERM"),
-    "socket": (_JUMP_EQUAL, (_AF_ALG, _AF_VSOCK), "EPERM", "allow"),
+    "clone": (_FIRST_ARGUMENT, _JUMP_ANY_BIT, (_CLONE_NAMESPACES,), "EPERM", "allow"),
+    "connect": (_THIRD_ARGUMENT, _JUMP_EQUAL, (_UNIX_ADDRESS,), "allow", "tell"),
+    "personality": (_FIRST_ARGUMENT, _JUMP_EQUAL, _PERSONALITIES, "allow", "EPERM"),
+    "socket": (_FIRST_ARGUMENT, _JUMP_EQUAL, (_AF_ALG, _AF_VSOCK), "EPERM", "allow"),
 }
 
 
-def seccomp_program(machine: str = os.uname().machine) -> bytes:
+def seccomp_program(machine: str = os.uname().machine, *, tells: bool = False) -> bytes:
     """Return the filter for ``machine`` as classic BPF; UnsupportedError where its numbers are not known.
 
-    Code of another architecture (32-bit programs) is killed by SIGSYS at its first system call.
+    Code of another architecture (32-bit programs) is killed by SIGSYS at its first system call. One that ``tells`` lets
+    connect(2) wait for who listens: see ``confine``.
     """
     if machine not in _ARCHITECTURES:
         _refuse(machine)
@@ -203,7 +215,7 @@ def seccomp_program(machine: str = os.uname().machine) -> bytes:
         (_JUMP_EQUAL, _ARCHITECTURES[machine], 2, "kill"),
         (_LOAD, _NUMBER, 3, 3),
     ]
-    _search(_ranges(machine), program)
+    _search(_ranges(machine, tells=tells), program)
     return _assemble(program, _append_answers(program))
 
 
@@ -215,9 +227,11 @@ def _refuse(machine: str) -> NoReturn:
     raise UnsupportedError(msg, hint=f"there is one for {' and '.join(_MACHINES)}")
 
 
-def _ranges(machine: str) -> list[Range]:
+def _ranges(machine: str, *, tells: bool) -> list[Range]:
     # Where each run of numbers with the same answer begins, so that a search finds a number in some seven steps.
     answers = _answers(machine)
+    if tells:
+        answers[_CONNECT[machine]] = "connect"
     starts = {0: "allow", _NEWEST + 1: "ENOSYS"}
     for number in sorted(answers):
         starts[number] = answers[number]
@@ -259,9 +273,9 @@ def _search(ranges: list[Range], program: list[Instruction]) -> int | str:
 
 def _append_answers(program: list[Instruction]) -> dict[str, int]:
     places = {}
-    for name, (test, operands, yes, no) in _CHECKS.items():
+    for name, (argument, test, operands, yes, no) in _CHECKS.items():
         places[name] = len(program)
-        program.append((_LOAD, _FIRST_ARGUMENT, len(program) + 1, len(program) + 1))
+        program.append((_LOAD, argument, len(program) + 1, len(program) + 1))
         for operand in operands[:-1]:
             program.append((test, operand, yes, len(program) + 1))
         program.append((test, operands[-1], yes, no))
@@ -281,13 +295,20 @@ def _assemble(program: list[Instruction], places: dict[str, int]) -> bytes:
 
 
 def confine(
-    program: bytes | None, *, keep_permitted: bool, bounding_is_cut: bool = False, inheritable: int = 0
-) -> None:
+    program: bytes | None,
+    *,
+    keep_permitted: bool,
+    bounding_is_cut: bool = False,
+    inheritable: int = 0,
+    telling: bytes | None = None,
+) -> int:
     """Confine this thread and all that it will start, for good; ``program`` is what seccomp_program returned.
 
     What is executed afterwards has at most the default capabilities, and as root those of the mask ``inheritable``,
     which is inherited now. ``keep_permitted=False`` is for a process that
     executes nothing: it has no more than those itself, and none with a user id other than 0 in its user namespace.
+    With a program that is ``telling``, which stands for ``program`` where it can, returns a descriptor at which it is
+    heard, and which should be given to who listens before this thread connects to anything; else -1.
     Raises SyscallError, also where a capability cannot be taken away: CAP_SETPCAP is needed for that.
     """
     # The bounding set first, as that needs a capability; the filter last, as it needs no_new_privs.
@@ -295,8 +316,16 @@ def confine(
         cut_bounding_set()
     _cut_sets(keep_permitted=keep_permitted, inheritable=inheritable)
     prctl(Prctl.SET_NO_NEW_PRIVS, 1)
+    if telling is not None:
+        try:
+            return install(telling, listen=True)
+        except SyscallError as error:
+            # A sandbox in a sandbox: it is heard of outside, and the kernel lets nobody listen twice.
+            if error.errno != errno.EBUSY:
+                raise
     if program is not None:
         install(program)
+    return -1
 
 
 def cut_bounding_set() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
+from pytest_sandbox_runtime.kernel.pseudo_files import write
 
 _SEARCH = ("/usr/bin", "/bin", "/usr/local/bin")
 
@@ -18,7 +19,7 @@ def map_identities(subids: str) -> None:
     uid, gid = os.geteuid(), os.getegid()
     if not subids:
         unshare(CloneFlag.NEWUSER)
-        _map_one(uid, gid)
+        map_one((0, 0), (uid, gid))
         return
     entered, enter = os.pipe2(os.O_CLOEXEC)
     mapper = os.fork()
@@ -31,16 +32,14 @@ def map_identities(subids: str) -> None:
     os.close(entered)
     _, status = os.waitpid(mapper, 0)
     if status != 0:
-        _map_one(uid, gid)
+        map_one((0, 0), (uid, gid))
 
 
-def _map_one(uid: int, gid: int) -> None:
-    for name, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-        fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(fd, line.encode())
-        finally:
-            os.close(fd)
+def map_one(inside: tuple[int, int], outside: tuple[int, int]) -> None:
+    """Let one uid and one gid ``inside`` this process's new user namespace be those that are outside."""
+    write("/proc/self/setgroups", "deny")
+    for name, own, theirs in zip(("uid_map", "gid_map"), inside, outside):  # noqa: B905  two of each
+        write(f"/proc/self/{name}", f"{own} {theirs} 1")
 
 
 def _map_all(pid: int, uid: int, gid: int, subids: list[str]) -> bool:

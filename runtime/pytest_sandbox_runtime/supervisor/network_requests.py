@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pytest_sandbox_runtime.network.namespaces import Namespaces
+    from pytest_sandbox_runtime.network.watch import Watch
     from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
 
     # A network's number, the names by which to be found on it, and the host's number or None.
@@ -32,10 +33,14 @@ class NetworkRequests:
     """
 
     def __init__(
-        self, sandboxes: dict[str, Sandbox], namespaces: Namespaces, discard: Callable[[Sandbox], None]
+        self,
+        sandboxes: dict[str, Sandbox],
+        namespaces: Namespaces,
+        watch: Watch,
+        discard: Callable[[Sandbox], None],
     ) -> None:
         self._sandboxes = sandboxes
-        self._networks = self.networks = Networks(namespaces)
+        self._networks = self.networks = Networks(namespaces, watch)
         self.shares = Shares(discard, self.networks.close)
         self._captures = Captures(sandboxes, self.networks)
         self._forwarders: dict[int, Sandbox] = {}

@@ -10,12 +10,12 @@ from pytest_sandbox_runtime.network.bridge import BRIDGE_NAME, Bridge, Plan
 from pytest_sandbox_runtime.network.names import hosts_lines, spelled
 from pytest_sandbox_runtime.network.namespaces import open_in
 from pytest_sandbox_runtime.network.ports import forward, listen
-from pytest_sandbox_runtime.network.resolver import Resolver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.network.bridge import Port
     from pytest_sandbox_runtime.network.namespaces import Namespace, Namespaces
+    from pytest_sandbox_runtime.network.watch import Watch
 
     Addresses = tuple[bytes, ...]
     Names = tuple[str, ...]
@@ -72,13 +72,13 @@ class _Network:
 
 
 class Networks:
-    """All networks of a run, by number."""
+    """All networks of a run, by number; ``watch`` is told of each, and of who is on it."""
 
-    def __init__(self, namespaces: Namespaces) -> None:
+    def __init__(self, namespaces: Namespaces, watch: Watch) -> None:
         self._namespaces = namespaces
+        self._watch = watch
         self._networks: dict[int, _Network] = {}
         self._made = 0
-        self._resolver: Resolver | None = None
         # How many sandboxes a network is mostly joined by.
         self._usual = 2
         # Made, while nobody waits, of the plan that was asked for last.
@@ -115,11 +115,9 @@ class Networks:
     def open(self, plan: Plan) -> int:
         """Make a network; returns its number. Raises OSError."""
         network = _Network(self._take(plan))
-        if self._resolver is None:
-            self._resolver = Resolver()
         self._made += 1
         self._networks[self._made] = network
-        self._resolver.add(self._made, network.bridge.namespace.sockets[1:], asks_outside=bool(plan.slirp))
+        self._watch.add(self._made, plan, network.bridge.namespace.sockets[1:])
         return self._made
 
     def close(self, number: int) -> None:
@@ -128,7 +126,7 @@ class Networks:
         self._usual = network.joined
         for forwarder in network.forwarders:
             os.kill(forwarder, signal.SIGKILL)
-        self._resolve().remove(number)
+        self._watch.remove(number)
         network.bridge.close(self._namespaces)
         for member in network.members.values():
             del member.ports[number]
@@ -153,14 +151,14 @@ class Networks:
             network.bridge.detach(port)
             del network.members[member.name]
             network.forget(member.name)
-            self._resolve().forget(number, member.name)
+            self._watch.forget(number, member.name)
             network.is_current = False
 
     def name(self, number: int, who: str, names: Names, addresses: Addresses) -> None:
         """Let ``names`` stand for ``addresses``, of ``who`` is on a network or can be reached over it."""
         network = self._networks[number]
         network.name(who, names, addresses)
-        self._resolve().name(number, who, names, addresses)
+        self._watch.name(number, who, names, addresses)
         self._write_hosts(network)
 
     def open_outlet(self, number: int, name: str, port: int, target: tuple[object, ...]) -> str:
@@ -168,10 +166,10 @@ class Networks:
 
         Raises OSError, with EADDRINUSE where that port leads somewhere already.
         """
-        network = self._known(number)
+        network, who = self._known(number), f"outlet {name}"
         if name not in network.outlets:
             network.outlets[name] = network.bridge.add_host()
-            self.name(number, f"outlet {name}", (name,), (network.outlets[name],))
+            self.name(number, who, (name,), (network.outlets[name],))
         address = spelled(network.outlets[name])
         (fd,) = open_in(network.bridge.namespace, lambda: (listen("tcp", address, port).detach(),))
         listener = socket.socket(fileno=fd)
@@ -179,6 +177,7 @@ class Networks:
             network.forwarders.append(forward(listener, target, None))
         finally:
             listener.close()
+        self._watch.open(number, who, port)
         return address
 
     def capture(self, number: int, file: int, control: int, how: tuple[int, int]) -> None:
@@ -204,15 +203,6 @@ class Networks:
                 network.forwarders.remove(pid)
             if pid == network.bridge.slirp:
                 network.bridge.slirp = None
-
-    def end(self) -> None:
-        """End the resolver, and with it whatever is left."""
-        if self._resolver is not None:
-            self._resolver.close()
-
-    def _resolve(self) -> Resolver:
-        assert self._resolver is not None  # there was a network
-        return self._resolver
 
     def _write_hosts(self, network: _Network) -> None:
         network.is_current = True

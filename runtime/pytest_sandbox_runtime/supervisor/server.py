@@ -17,6 +17,7 @@ from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.network.namespaces import Namespaces
+from pytest_sandbox_runtime.network.watch import Watch
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
 from pytest_sandbox_runtime.supervisor.confinement import cut_bounding_set
@@ -102,14 +103,14 @@ class Supervisor:
         # The collector would touch, and so copy, every page that a sandbox's init shares with this process.
         gc.disable()
         gc.freeze()
+        self._watch_process = Watch(self._run)
         while self._clients or self._by_pid:
             for fd, _ in self._ready():
                 # An earlier event of the same round may have ended what this one is about.
                 if fd in self._watched:
                     self._watched[fd]()
         self._groups.remove()
-        if self._networking is not None:
-            self._networking.networks.end()
+        self._watch_process.end()
         self._put_away()
         return 0
 
@@ -181,10 +182,9 @@ class Supervisor:
         client.pidfd = pidfd
         # A fork of the client may hold its socket open; its death is seen all the same.
         self._watch(pidfd, lambda: self._lose(client))
-        places = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in (MEMORY,)]
-        send(client.channel, ("welcome",), tuple(places))
-        for fd in places:
-            os.close(fd)
+        memory = os.open(MEMORY, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        send(client.channel, ("welcome",), (memory, self._watch_process.channel.fileno()))
+        os.close(memory)
         if client is self._first:
             sweep(self._run)
 
@@ -214,7 +214,7 @@ class Supervisor:
     def _load_networking(self) -> None:
         from pytest_sandbox_runtime.supervisor.network_requests import NetworkRequests
 
-        self._networking = NetworkRequests(self._sandboxes, self._namespaces, self._discard)
+        self._networking = NetworkRequests(self._sandboxes, self._namespaces, self._watch_process, self._discard)
         self._requests.update(self._networking.requests)
 
     def _take_standby(self, client: Client, job: bytes) -> Sandbox | None:
@@ -256,7 +256,7 @@ class Supervisor:
         theirs, ours = seqpacket_pair()
         pid = self._fork_into_pid_namespace()
         if pid == 0:
-            become_init(ours, directory, work, group, -1 if namespace is None else namespace.descriptor)
+            become_init(ours, self._watch_process.channel, directory, work, group, namespace, name)
         ours.close()
         sandbox = self._by_pid[pid] = Sandbox(name, pid, theirs, group, place, directory, namespace, member)
         self._sandboxes[name] = sandbox
@@ -348,6 +348,9 @@ class Supervisor:
                     self._forget(sandbox)
 
     def _reaped_helper(self, pid: int) -> None:
+        if pid == self._watch_process.pid and self._clients:
+            # Nothing in a sandbox could connect to anything any more.
+            raise RuntimeError("the process that watches the networks of this run has died")
         if self._networking is not None:
             self._networking.reaped(pid)
 
