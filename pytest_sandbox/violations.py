@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import pytest
 
 from pytest_sandbox.fixtures import ENGINE, REFUSED
 from pytest_sandbox.settings import SETTINGS
 
-if TYPE_CHECKING:
-    import pytest
+_TOLD = pytest.StashKey["list[str]"]()
 
 
 def tell(item: pytest.Item, report: pytest.TestReport) -> None:
@@ -18,10 +17,14 @@ def tell(item: pytest.Item, report: pytest.TestReport) -> None:
         return
     engine = item.config.stash[ENGINE]
     told = [f"{violation}\n    allowed by {violation.remedy}" for violation in engine.violations()]
+    so_far = item.stash.setdefault(_TOLD, [])
+    so_far += told
+    if told or report.when == "teardown":
+        # JUnit has what the last report of a test says, and nothing of the others.
+        report.user_properties = [*report.user_properties, *((REFUSED, one) for one in so_far)]
     if not told:
         return
     text = "\n".join(told)
-    report.user_properties = [*report.user_properties, *((REFUSED, one) for one in told)]
     if wanted == "error" and report.passed:
         report.outcome = "failed"
         report.longrepr = text

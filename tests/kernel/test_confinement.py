@@ -10,6 +10,7 @@ import errno
 import mmap
 import os
 import platform
+import select
 import signal
 import socket
 import subprocess
@@ -34,6 +35,7 @@ from pytest_sandbox_runtime.kernel.capabilities import (
 from pytest_sandbox_runtime.kernel.libc import SyscallError, bind
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, unshare
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
+from pytest_sandbox_runtime.kernel.seccomp import let_go_on, next_notification
 from pytest_sandbox_runtime.supervisor.confinement import (
     DEFAULT_CAPABILITIES,
     confine,
@@ -365,6 +367,27 @@ def test_confining_twice_is_no_error(enter: Callable[[], None]) -> None:
         return capability_lines()
 
     assert " Inh=0 Amb=0" in confined(again, enter, keep_permitted=False)
+
+
+def test_one_that_tells_is_heard_by_one_only(enter: Callable[[], None]) -> None:
+    def attempt() -> str:
+        enter()
+        plain, telling = seccomp_program(), seccomp_program(tells=True)
+        listener = confine(plain, keep_permitted=True, telling=telling)
+        again = confine(plain, keep_permitted=True, telling=telling)
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(socket.socket().connect_ex(("127.0.0.1", 1)))
+        poll.poll()
+        call = next_notification(listener)
+        let_go_on(listener, call)
+        ended, status = os.waitpid(pid, 0)
+        said = errno.errorcode[os.waitstatus_to_exitcode(status)]
+        return f"{listener >= 0} {again} {call.pid == ended} {call.arguments[2]} {said}"
+
+    assert in_child(attempt) == "True -1 True 16 ECONNREFUSED"
 
 
 def test_without_a_program_there_is_no_filter_and_the_capabilities_are_cut(enter: Callable[[], None]) -> None:

@@ -21,7 +21,14 @@ U32 = st.integers(0, 0xFFFFFFFF)
 U64 = st.integers(0, 0xFFFFFFFFFFFFFFFF)
 MACHINES = st.sampled_from(sorted(ARCHITECTURE))
 PROGRAM = {machine: seccomp_program(machine) for machine in ARCHITECTURE}
-ANSWER = {0x7FFF0000: "allow", 0x50000 | errno.EPERM: "EPERM", 0x50000 | errno.ENOSYS: "ENOSYS", 0x80000000: "kill"}
+TELLING = {machine: seccomp_program(machine, tells=True) for machine in ARCHITECTURE}
+ANSWER = {
+    0x7FFF0000: "allow",
+    0x50000 | errno.EPERM: "EPERM",
+    0x50000 | errno.ENOSYS: "ENOSYS",
+    0x80000000: "kill",
+    0x7FC00000: "tell",
+}
 
 # From <asm/unistd.h> of each machine, less the names that the default profile of Docker allows.
 EPERM = {
@@ -33,6 +40,7 @@ EPERM = {
 NOT_ASSIGNED = {"x86_64": "336-423", "aarch64": "244-259 295-423"}
 CLONE = {"x86_64": 56, "aarch64": 220}
 SOCKET = {"x86_64": 41, "aarch64": 198}
+CONNECT = {"x86_64": 42, "aarch64": 203}
 PERSONALITY = {"x86_64": 135, "aarch64": 92}
 CLONE3 = 435
 NEWEST = 466
@@ -58,11 +66,17 @@ def run(program: bytes, data: bytes) -> tuple[int, int]:
             place += yes if holds[code] else no
 
 
-def answer(machine: str, number: int, *arguments: int, architecture: int | None = None) -> str:
+def answer(
+    machine: str,
+    number: int,
+    *arguments: int,
+    architecture: int | None = None,
+    programs: dict[str, bytes] = PROGRAM,
+) -> str:
     arguments += (0,) * (6 - len(arguments))
     architecture = ARCHITECTURE[machine] if architecture is None else architecture
     data = struct.pack("=IIQ6Q", number, architecture, 0, *arguments)
-    return ANSWER[run(PROGRAM[machine], data)[0]]
+    return ANSWER[run(programs[machine], data)[0]]
 
 
 @pytest.mark.parametrize("machine", ARCHITECTURE)
@@ -127,11 +141,29 @@ def test_personality_cannot_switch_off_address_randomization() -> None:
     assert answer("x86_64", 135, 0x40000) == "EPERM"
 
 
-@given(MACHINES, U32)
-def test_a_call_costs_few_steps(machine: str, number: int) -> None:
+@given(MACHINES, U64, U64, U32)
+def test_one_that_tells_does_so_of_connections_but_to_a_path(machine: str, fd: int, where: int, above: int) -> None:
+    said = {
+        size
+        for size in range(256)
+        if answer(machine, CONNECT[machine], fd, where, above << 32 | size, programs=TELLING) == "tell"
+    }
+    assert said == {*range(256)} - {110}
+    assert answer(machine, CONNECT[machine], fd, where, 110, programs=TELLING) == "allow"
+    assert answer(machine, CONNECT[machine], fd, where, 16) == "allow"
+
+
+@given(MACHINES, U32, U64)
+def test_of_all_else_it_says_the_same(machine: str, number: int, argument: int) -> None:
+    if number != CONNECT[machine]:
+        assert answer(machine, number, argument, programs=TELLING) == answer(machine, number, argument)
+
+
+@given(MACHINES, U32, st.sampled_from([PROGRAM, TELLING]))
+def test_a_call_costs_few_steps(machine: str, number: int, programs: dict[str, bytes]) -> None:
     data = struct.pack("=IIQ6Q", number, ARCHITECTURE[machine], 0, *[1] * 6)
-    assert run(PROGRAM[machine], data)[1] <= 16
-    assert len(PROGRAM[machine]) <= 128 * 8
+    assert run(programs[machine], data)[1] <= 16
+    assert len(programs[machine]) <= 128 * 8
 
 
 def test_a_machine_without_numbers_is_an_error_that_names_it() -> None:
