@@ -6,7 +6,6 @@ import functools
 import os
 import resource
 import socket
-import warnings
 import weakref
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -18,11 +17,13 @@ from pytest_sandbox_runtime.connection import Connection
 from pytest_sandbox_runtime.control import Control, kill
 from pytest_sandbox_runtime.errors import ImageError, UnsupportedError
 from pytest_sandbox_runtime.forwarding import forwarder, target_of
+from pytest_sandbox_runtime.handle import Handle
 from pytest_sandbox_runtime.images.home import default_store
 from pytest_sandbox_runtime.images.store import Store
 from pytest_sandbox_runtime.jobs import LIMITS, Jobs
 from pytest_sandbox_runtime.listening import Listeners
-from pytest_sandbox_runtime.sandbox import Sandbox, Started
+from pytest_sandbox_runtime.reachable import Started
+from pytest_sandbox_runtime.sandbox import Sandbox
 from pytest_sandbox_runtime.specs.image import Image
 from pytest_sandbox_runtime.specs.sandbox import Mount
 from pytest_sandbox_runtime.state import can_be_upper
@@ -94,7 +95,7 @@ class EngineSettings:
     amount: Callable[[str, int, int], None] = _say_nothing
 
 
-class Engine:
+class Engine(Handle):
     """A run: all the sandboxes made through it end with it, however it ends. Safe to use from several threads."""
 
     def __init__(self, settings: EngineSettings, store: Store, connection: Connection) -> None:
@@ -128,20 +129,13 @@ class Engine:
             undo.pop_all()
         return engine
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<Engine {self.run_directory} {'open' if self._connection.is_open else 'closed'}>"
 
-    def __del__(self) -> None:
+    @property
+    def _is_forgotten(self) -> bool:
         connection = getattr(self, "_connection", None)
-        if connection is not None and connection.is_open and connection.is_ours:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
-            self.close()
+        return connection is not None and connection.is_open and connection.is_ours
 
     def close(self) -> None:
         """End every sandbox of this engine and wait until nothing is left of them. Again: nothing."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_sandbox_runtime.connection import Connection
-    from pytest_sandbox_runtime.sandbox import Sandbox
+    from pytest_sandbox_runtime.reachable import Reachable
 
     Target = tuple[object, ...]
     Forward = Callable[..., tuple[str, int]]
@@ -53,7 +53,7 @@ def target_of(port: int, protocol: str, addresses: tuple[str, ...] = ()) -> Targ
 
 
 def address(
-    sandbox: Sandbox, forward: Forward, port: int | None, path: str | None, protocol: str, timeout: float
+    sandbox: Reachable, forward: Forward, port: int | None, path: str | None, protocol: str, timeout: float
 ) -> tuple[str, int]:
     """Do what Sandbox.address does."""
     if (port is None) == (path is None):

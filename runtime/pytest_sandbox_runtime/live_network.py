@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_sandbox_runtime.errors import SandboxClosedError, SpecError, StartError
+from pytest_sandbox_runtime.handle import Handle
 from pytest_sandbox_runtime.network.addresses import choose, host_of, plan
 from pytest_sandbox_runtime.specs.network import check_name, parse_place
 
@@ -32,7 +32,7 @@ class Join(NamedTuple):
     ip: str | None = None
 
 
-class LiveNetwork:
+class LiveNetwork(Handle):
     """A network that is up: only Engine.network makes one.
 
     ``subnet`` and ``gateway`` are its addresses as they are written.
@@ -81,16 +81,9 @@ class LiveNetwork:
         state = "closed" if self.number is None else "open"
         return f"<LiveNetwork {self.name} {self.subnet} {state}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "number", None) is not None and self._connection.is_open and self._connection.is_ours:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
-            self.close()
+    @property
+    def _is_forgotten(self) -> bool:
+        return getattr(self, "number", None) is not None and self._connection.is_open and self._connection.is_ours
 
     def close(self) -> None:
         """End it: the sandboxes that are on it go on without. Again: nothing."""

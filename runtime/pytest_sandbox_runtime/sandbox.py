@@ -6,9 +6,7 @@ What few tests use is imported when it is used.
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.accounts import Account, find_account, home_of
@@ -18,28 +16,18 @@ from pytest_sandbox_runtime.entering import WayIn
 from pytest_sandbox_runtime.errors import (
     CommandFailedError,
     CommandTimeoutError,
-    SandboxClosedError,
     SpecError,
 )
-from pytest_sandbox_runtime.files import Files
 from pytest_sandbox_runtime.process import PIPE, Process
-from pytest_sandbox_runtime.specs.sandbox import DEFAULT_HOSTNAME
+from pytest_sandbox_runtime.reachable import Reachable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from typing_extensions import Self
-
-    from pytest_sandbox_runtime.authority import Authority
-    from pytest_sandbox_runtime.capturing import Capture
     from pytest_sandbox_runtime.cgroups import OomWatch, Stats
     from pytest_sandbox_runtime.changes import Changes
-    from pytest_sandbox_runtime.connection import Connection
-    from pytest_sandbox_runtime.control import Control
-    from pytest_sandbox_runtime.listening import Listeners
-    from pytest_sandbox_runtime.live_network import Join
-    from pytest_sandbox_runtime.rootfs.plan import Tree
+    from pytest_sandbox_runtime.reachable import Started
     from pytest_sandbox_runtime.specs import Image, Outcome, SandboxSpec
     from pytest_sandbox_runtime.specs.ready import Ready
     from pytest_sandbox_runtime.terminal import Terminal
@@ -49,47 +37,15 @@ _LOG_LINES = 40
 _VOLATILE = ("/dev", "/run")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Started:
-    """What the engine has made of a spec: the parts that a handle is put together from."""
-
-    name: str
-    control: Control
-    pidfd: int
-    root: int
-    directory: str
-    tree: Tree
-    uid: int
-    cgroup_paths: Any
-    oom: OomWatch
-    namespaces: int
-    forward: Callable[..., tuple[str, int]]
-    connection: Connection
-    listeners: Listeners
-    joins: tuple[tuple[Join, tuple[str, ...]], ...]
-    seen: Callable[[str], str]
-    keep: Callable[[str], str]
-    commit: Callable[[str], Image]
-    again: Callable[[Image], Sandbox]
-
-
-class Sandbox:
+class Sandbox(Reachable):
     """A sandbox that has started: only an Engine makes one, so no method asks whether it runs yet.
 
     Safe to use from several threads. Every method raises SandboxClosedError after ``close``.
     """
 
     def __init__(self, spec: SandboxSpec, started: Started, undo: ExitStack) -> None:
-        self.spec = spec
-        self.name = started.name
-        self._started = started
-        self._undo: ExitStack | None = None
-        self._files = Files(started.root)
+        super().__init__(spec, started)
         self._commands: list[str] = []
-        self._own_env: dict[str, str] = {}
-        self._captures: list[Capture] = []
-        # The networks that it is on, each with its addresses there.
-        self.joins = list(started.joins)
         self.account = self._find_account(spec.user)
         self._home = "/root" if started.uid == 0 else home_of(started.uid)
         if spec.workdir is not None and not self._files.is_dir(spec.workdir):
@@ -103,32 +59,13 @@ class Sandbox:
         state = "closed" if self._undo is None else f"pid={self.pid}"
         return f"<Sandbox {self.name} of {self.spec.image} {state}>"
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_undo", None) is not None:
-            warnings.warn(f"sandbox {self.name} was never closed", ResourceWarning, source=self, stacklevel=1)
-            self.close()
-
     def close(self) -> None:
         """Kill all that runs in the sandbox and forget its files. Again: nothing.
 
         Its end is waited for where somebody else could notice what still runs: with a mount that it may write to, or
         the host's network. Else the kernel takes it apart while the caller goes on.
         """
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo.close()
-
-    def own(self, undo: ExitStack) -> None:
-        """Have ``undo`` done when the sandbox is closed, behind everything else."""
-        assert self._undo is not None  # it has just started
-        undo.push(self._undo)
-        self._undo = undo.pop_all()
+        super().close()
 
     def keep(self, about: str = "") -> str:
         """Have the changed files kept on disk when the sandbox is closed; returns the directory that will hold them.
@@ -284,12 +221,6 @@ class Sandbox:
         self._check_open()
         self._started.control.signal(pid, number, group=group)
 
-    def _check_open(self) -> None:
-        if self._undo is None:
-            raise SandboxClosedError(
-                f"sandbox {self.name} was closed", hint="use it within its with block, or its test"
-            )
-
     def kill_all(self) -> None:
         """Kill every process in the sandbox but its init, and wait until all are dead."""
         self._check_open()
@@ -322,12 +253,6 @@ class Sandbox:
         self.files.get(source, target)
 
     @property
-    def files(self) -> Files:
-        """The sandbox's files, seen from outside: also ``exists``, ``is_dir``, ``listdir``, ``mkdir``, ``unlink``."""
-        self._check_open()
-        return self._files
-
-    @property
     def upper(self) -> str:
         """The upper directory of "/", as this process can reach it: what was written, as overlayfs writes it."""
         self._check_open()
@@ -358,46 +283,6 @@ class Sandbox:
         """Return a second sandbox like this one, whose files start as they are here now: see ``commit``."""
         return self._started.again(self.commit())
 
-    # Network
-
-    @property
-    def ip(self) -> str:
-        """The address of IPv4 on the first network that the sandbox is on; SpecError where it is on none."""
-        return self.addresses[0]
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """All addresses on networks, of IPv4 and IPv6, in the order in which those were joined."""
-        if not self.own_addresses:
-            raise SpecError(f"sandbox {self.name} is on no network", hint="start it with network=")
-        return self.own_addresses
-
-    @property
-    def own_addresses(self) -> tuple[str, ...]:
-        return tuple(address for _, some in self.joins for address in some)
-
-    @property
-    def own_hostname(self) -> str | None:
-        return None if self.spec.hostname == DEFAULT_HOSTNAME else self.spec.hostname
-
-    def trust(self, authority: Authority) -> None:
-        """Have what is started here from now on trust ``authority``: see LiveNetwork.expose."""
-        from pytest_sandbox_runtime.authority import TRUST, bundle_of
-
-        authority.make_trusted(self.files)
-        # Some libraries look into a file of their own, unless these say otherwise.
-        self._own_env = dict.fromkeys(TRUST, bundle_of(self.files))
-
-    def connect(self, port: int, host: str = "127.0.0.1", *, timeout: float = 5) -> socket.socket:
-        """Return a TCP socket connected to ``port`` as if from inside the sandbox.
-
-        Raises ConnectionRefusedError when nobody listens there, TimeoutError after ``timeout`` seconds.
-        """
-        from pytest_sandbox_runtime.connecting import connect
-
-        self._check_open()
-        return connect(self._started.control, host, port, self.name, timeout)
-
     def wait_for(self, what: Ready, timeout: float = 5) -> None:
         """Wait until what ``ready`` names has come about: ``ready.port(80)``. ServiceError after ``timeout`` seconds.
 
@@ -406,51 +291,6 @@ class Sandbox:
         from pytest_sandbox_runtime.services.readiness import Readiness
 
         Readiness(self).wait(what, timeout, f"sandbox {self.name}")
-
-    @property
-    def listeners(self) -> Listeners:
-        """Who listens in the sandbox."""
-        self._check_open()
-        return self._started.listeners
-
-    def address(
-        self, port: int | None = None, *, path: str | None = None, protocol: str = "tcp", timeout: float = 5
-    ) -> tuple[str, int]:
-        """Return host and port on this machine's loopback device that lead to ``port``, or to the Unix socket ``path``.
-
-        It is waited for ``timeout`` seconds that somebody listens there, by "tcp" or "udp": ConnectionRefusedError
-        where nobody does. It leads there as long as the sandbox lives, the same each time.
-        """
-        from pytest_sandbox_runtime.forwarding import address
-
-        return address(self, self._started.forward, port, path, protocol, timeout)
-
-    def url(self, port: int, path: str = "/", *, scheme: str = "http", timeout: float = 5) -> str:
-        """Return a URL on this machine that leads to ``port``: see ``address``."""
-        host, number = self.address(port, timeout=timeout)
-        return f"{scheme}://{host}:{number}/{path.lstrip('/')}"
-
-    def capture(
-        self, path: str | os.PathLike[str] | None = None, *, snaplen: int | None = None, buffer: int | None = None
-    ) -> Capture:
-        """Write what crosses the sandbox's network devices, loopback among them, to a pcap file from now on.
-
-        Without ``path`` it lies in the run's directory, and goes with the run; ``snaplen`` is how many bytes of each
-        packet are written, all where left out, and ``buffer`` how many bytes may wait for that, 32 MiB where left out.
-        It ends with the sandbox, or by Capture.stop. Raises SpecError for a sandbox on the host's network, and
-        FileAccessError where the file cannot be written.
-        """
-        from pytest_sandbox_runtime.capturing import begin
-
-        self._check_open()
-        if self.spec.network == "host":
-            msg = f"sandbox {self.name} is on the host's network, whose packets are not its own"
-            raise SpecError(msg, hint="leave out network='host', or capture on the host with tcpdump")
-        self._captures.append(capture := begin(self._started.connection, self.name, path, snaplen, buffer))
-        with ExitStack() as undo:
-            undo.callback(capture.stop)
-            self.own(undo.pop_all())
-        return capture
 
     # What it uses, what it did
 
@@ -498,12 +338,6 @@ class Sandbox:
         return self._started.oom
 
     # Entering, for tests that run inside
-
-    @property
-    def pidfd(self) -> int:
-        """A descriptor of the sandbox's init: pidfd_open(2)."""
-        self._check_open()
-        return self._started.pidfd
 
     def way_in(self) -> WayIn:
         """Return what a process that is to go on in here has to do: see entering.fork_into."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_sandbox_runtime.compose.conversion import Conversion, health
 from pytest_sandbox_runtime.compose.images import ServiceImages
 from pytest_sandbox_runtime.errors import ComposeError, ServiceError
+from pytest_sandbox_runtime.handle import Handle
 from pytest_sandbox_runtime.services.readiness import state_of
 from pytest_sandbox_runtime.services.starting import Placed
 from pytest_sandbox_runtime.specs.network import Network
@@ -18,8 +18,6 @@ from pytest_sandbox_runtime.specs.sandbox import SandboxSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from typing_extensions import Self
 
     from pytest_sandbox_runtime.compose.model import ComposeService, Dependency, Project
     from pytest_sandbox_runtime.compose.networking import ComposeNetwork, NetworkUse
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 _COMPLETED, _HEALTHY = "service_completed_successfully", "service_healthy"
 
 
-class LiveProject:
+class LiveProject(Handle):
     """A project that is up: ``project["web"]`` is a service, the first where it has several; ``services`` are all."""
 
     def __init__(
@@ -45,32 +43,15 @@ class LiveProject:
         self.project = project
         self.networks = networks
         self.services = services
-        self._undo: ExitStack | None = undo.pop_all()
+        self._undo = undo.pop_all()
 
     def __repr__(self) -> str:
         return f"<LiveProject {self.project.name} {'closed' if self._undo is None else ', '.join(self.services)}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_undo", None) is not None:
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=1)
-            self.close()
 
     def __getitem__(self, name: str) -> LiveService:
         if name not in self.services:
             raise KeyError(f"{self.project.name} has no service {name!r}: there are {', '.join(self.services)}")
         return self.services[name][0]
-
-    def close(self) -> None:
-        """End all its services, the last first, and its networks. Again: nothing."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo.close()
 
 
 def up(engine: Engine, project: Project, images: Mapping[str, Image] | None = None) -> LiveProject:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import warnings
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_sandbox_runtime.errors import CommandTimeoutError, SandboxClosedError, ServiceError
+from pytest_sandbox_runtime.handle import Handle
 from pytest_sandbox_runtime.process import STDOUT
 from pytest_sandbox_runtime.services.readiness import Readiness, read_log, state_of, tail
 from pytest_sandbox_runtime.specs.ready import Command, Healthy, Ready
@@ -15,8 +15,6 @@ from pytest_sandbox_runtime.specs.service import restart_of, signal_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from typing_extensions import Self
 
     from pytest_sandbox_runtime.live_network import LiveNetwork
     from pytest_sandbox_runtime.process import Process
@@ -37,7 +35,7 @@ class Parts(NamedTuple):
     log: str
 
 
-class LiveService:
+class LiveService(Handle):
     """A service that is ready: only an Engine makes one. What it lacks its ``sandbox`` has; ``network`` is its own."""
 
     def __init__(self, parts: Parts, undo: ExitStack) -> None:
@@ -49,21 +47,10 @@ class LiveService:
         self.parts = parts
         self._config = parts.config
         self._log = parts.log
-        self._undo: ExitStack | None = undo.pop_all()
+        self._undo = undo.pop_all()
 
     def __repr__(self) -> str:
         return f"<LiveService {self.name} {'closed' if self._undo is None else self.process!r}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_undo", None) is not None:
-            warnings.warn(f"{self.name} was never closed", ResourceWarning, source=self, stacklevel=1)
-            self.close()
 
     @property
     def is_shared(self) -> bool:
@@ -169,15 +156,13 @@ class LiveService:
         self.process = launch(self.service, self.sandbox, self._config, self._log, self._undo)
         self.wait()
 
-    def own(self, others: Iterable[LiveService]) -> None:
-        """Have ``others``, that it depends on, end behind it, the last first."""
-        assert self._undo is not None  # it has just started
+    def depend_on(self, others: Iterable[LiveService]) -> None:
+        """Have ``others`` end behind it, the last first."""
         self.dependencies = tuple(others)
         with ExitStack() as undo:
             for one in self.dependencies:
                 undo.callback(one.close)
-            undo.push(self._undo)
-            self._undo = undo.pop_all()
+            self.own(undo)
 
     def let_go(self) -> None:
         """Forget it, and those that it depends on, without ending them: the supervisor has them now."""
@@ -190,12 +175,11 @@ class LiveService:
 
     def close(self) -> None:
         """Kill it and forget its files. Again: nothing."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo.close()
-            if not self.is_shared:
-                with suppress(OSError):
-                    os.unlink(self._log)
+        is_open = self._undo is not None
+        super().close()
+        if is_open and not self.is_shared:
+            with suppress(OSError):
+                os.unlink(self._log)
 
 
 def launch(service: Service, sandbox: Sandbox, config: Config, log: str, undo: ExitStack) -> Process:

@@ -19,7 +19,8 @@ from pytest_sandbox_runtime.forwarding import forwarder
 from pytest_sandbox_runtime.listening import Listeners
 from pytest_sandbox_runtime.live_network import Join, LiveNetwork
 from pytest_sandbox_runtime.process import Process
-from pytest_sandbox_runtime.sandbox import Sandbox, Started
+from pytest_sandbox_runtime.reachable import Started
+from pytest_sandbox_runtime.sandbox import Sandbox
 from pytest_sandbox_runtime.services.live_service import LiveService, Parts
 from pytest_sandbox_runtime.services.seeding import identity
 from pytest_sandbox_runtime.services.starting import start_with_dependencies
@@ -69,7 +70,7 @@ def shared_service(engine: Engine, connection: Connection, service: Service, net
     with ExitStack() as undo:
         undo.callback(lambda: connection.tell(("release", key)))
         live, *others = _adopt_all(connection, pickle.loads(told), fds, network, undo)
-        live.own(others)
+        live.depend_on(others)
         return live
 
 

@@ -47,7 +47,7 @@ def start_with_dependencies(
         lives = [future.result() for future in ready.values()]
         undo.pop_all()
     live = lives.pop()
-    live.own(lives)
+    live.depend_on(lives)
     return live
 
 
