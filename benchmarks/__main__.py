@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.bases import make_base
+from benchmarks.bench import Bench
 from benchmarks.rivals import Absent, rivals
 from benchmarks.table import Row, dump, load, render
-from benchmarks.works import FOR_USERS, WORKS, Bench
+from benchmarks.works import FOR_USERS, WORKS
 
 _NOBODY = 65534
 

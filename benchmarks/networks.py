@@ -1,4 +1,4 @@
-"""Networks and services: what two machines cost, how fast their ports are, and a database for each test."""
+"""Networks and services: what two machines cost, and how fast their ports are."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from benchmarks.clock import check, times_of
-from pytest_sandbox.services import postgres
 from pytest_sandbox_runtime import Image, SandboxSpec, Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_sandbox_runtime import Engine, LiveNetwork, LiveService
+    from pytest_sandbox_runtime import Engine, LiveNetwork
 
 # Sends what is asked for in megabytes to whoever connects.
 SEND = """
@@ -34,7 +33,6 @@ while True:
 """
 _PORT = 18321
 PING = ("ping", "-c1", "-W5", "peer")
-_ROWS = 1_000_000
 
 
 def times_of_pair(engine: Engine, spec: SandboxSpec, count: int) -> list[float]:
@@ -122,36 +120,11 @@ def _speed(where: tuple[str, int], megabytes: int) -> float:
         return megabytes / (time.perf_counter() - began)
 
 
-def fill(live: LiveService) -> None:
-    """Fill a database with a hundred megabytes."""
-    make = f"CREATE TABLE filled AS SELECT n, repeat(md5(n::text), 2) AS text FROM generate_series(1, {_ROWS}) AS n"
-    live.run(["psql", "-c", make], check=True)
-
-
-def times_of_database(engine: Engine, count: int) -> tuple[list[float], list[float]]:
-    """Return the seconds until a filled PostgreSQL answers a query: a copy of one, and one that is filled then."""
-    plain = postgres()
-    seeded = plain.seed(fill)
-    with engine.network() as network:
-
-        def ask(service: Service, *, is_filled: bool) -> None:
-            with engine.start(service, network) as live:
-                if not is_filled:
-                    fill(live)
-                query = ["psql", "-tAc", f"SELECT text FROM filled WHERE n = {_ROWS}"]
-                if not live.run(query, check=True).stdout.strip():
-                    raise SystemExit("the database is not filled")
-
-        ours = times_of(lambda: ask(seeded, is_filled=True), count, warm=1)
-        anew = times_of(lambda: ask(plain, is_filled=False), max(2, count // 5), warm=1)
-    return ours, anew
-
-
 def time_of_docker_pair(where: Path, tar: Path, count: int) -> float | None:
     """Return the seconds of the pair with Docker, in a network namespace of its own; None where that does not work."""
     client = ("docker", "--host", f"unix://{where}/bridged.sock")
     try:
-        with _bridged(where, client):
+        with bridged_daemon(where, client):
             check((*client, "import", str(tar), "bench"))
             return median(times_of(lambda: _pair(client), count, warm=1))
     except (OSError, subprocess.CalledProcessError):
@@ -169,8 +142,8 @@ def _pair(client: tuple[str, ...]) -> None:
 
 
 @contextlib.contextmanager
-def _bridged(where: Path, client: tuple[str, ...]) -> Iterator[None]:
-    """A daemon with bridges, which are in a network namespace that ends with it."""
+def bridged_daemon(where: Path, client: tuple[str, ...]) -> Iterator[int]:
+    """Start a daemon with bridges, which are in a network namespace that ends with it; its pid is what is had."""
     daemon = f"dockerd --host unix://{where}/bridged.sock --data-root {where}/bridged --exec-root {where}/bridged-run"
     daemon += f" --pidfile {where}/bridged.pid"
     script = f"ip link set lo up; exec {daemon}"
@@ -185,6 +158,6 @@ def _bridged(where: Path, client: tuple[str, ...]) -> Iterator[None]:
                 while b"READY=1" not in said.recv(4096):
                     pass
                 check((*client, "version"))
-                yield
+                yield process.pid
             finally:
                 process.send_signal(signal.SIGTERM)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING
 
+from benchmarks.bench import beside, docker_of, live_once, who
 from benchmarks.building import (
     add_base,
     layered,
@@ -20,14 +20,7 @@ from benchmarks.building import (
 from benchmarks.clock import times_of, times_of_command
 from benchmarks.footprint import footprint, private_memory
 from benchmarks.loading import make_archives, times_of_docker, times_of_ours
-from benchmarks.networks import (
-    seconds_of_crowd,
-    speeds_of_forwarding,
-    time_of_docker_pair,
-    times_of_database,
-    times_of_pair,
-    times_of_redis,
-)
+from benchmarks.network_works import database, forwarded, networked, pair, redis
 from benchmarks.registries import (
     NAME,
     make_image,
@@ -38,40 +31,12 @@ from benchmarks.registries import (
 )
 from benchmarks.registries import time_of_docker as time_of_docker_pull
 from benchmarks.registries import time_of_ours as time_of_command
-from benchmarks.rivals import Docker
 from benchmarks.suites import FIXTURE, PLAIN, times_of_suite
 from benchmarks.table import Row, milliseconds
-from pytest_sandbox_runtime.engine import Engine, EngineSettings
 from pytest_sandbox_runtime.specs import Image, SandboxSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from benchmarks.rivals import Bwrap, Runc
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """Where and on what everything is measured, and how much of it."""
-
-    where: Path
-    tar: Path
-    quick: bool
-    rivals: Sequence[Bwrap | Runc | Docker]
-
-    @property
-    def archive(self) -> SandboxSpec:
-        """What is started on the same base as the other runtimes have."""
-        return SandboxSpec(image=Image.archive(self.tar))
-
-    def count(self, full: int, quick: int) -> int:
-        """Return how often to repeat."""
-        return quick if self.quick else full
-
-    def engine(self) -> Engine:
-        """Open an engine with a store that goes with the benchmark."""
-        return Engine.open(EngineSettings(store=str(self.where / "store")))
+    from benchmarks.bench import Bench
 
 
 def fixture(bench: Bench) -> Row:
@@ -86,7 +51,7 @@ def fixture(bench: Bench) -> Row:
     return Row(
         work=f"`sandbox` made, `run(['true'])`, gone; {count} tests, archive base",
         measured=f"{milliseconds(ours)} (mean {milliseconds(fmean(times) - fmean(plain))})",
-        beside=_beside(ours, others),
+        beside=beside(ours, others),
         must="<= 0.8 x bwrap",
         aim="<= 0.35 x",
         met=None if bwrap is None else ours <= 0.8 * bwrap,
@@ -104,7 +69,7 @@ def command(bench: Bench) -> Row:
     return Row(
         work="a command in a live sandbox",
         measured=milliseconds(ours),
-        beside=_beside(ours, others),
+        beside=beside(ours, others),
         must="<= 1.5 ms and <= 1/30 of docker exec",
         aim="<= 0.8 ms",
         met=False if ours > 0.0015 else None if docker is None else ours <= docker / 30,
@@ -115,11 +80,11 @@ def host_base(bench: Bench) -> Row:
     """A sandbox of the host's files, over one of the archive's."""
     count = bench.count(300, 50)
     with bench.engine() as engine:
-        host = median(times_of(lambda: _live_once(engine, SandboxSpec()), count))
-        archive = median(times_of(lambda: _live_once(engine, bench.archive), count))
+        host = median(times_of(lambda: live_once(engine, SandboxSpec()), count))
+        archive = median(times_of(lambda: live_once(engine, bench.archive), count))
     limit = 1.3 if os.geteuid() == 0 else 2.0
     return Row(
-        work=f"host base, per sandbox, as {_who()}",
+        work=f"host base, per sandbox, as {who()}",
         measured=milliseconds(host),
         beside=f"archive base {milliseconds(archive)} ({host / archive:.2f} x)",
         must=f"<= {limit} x archive base",
@@ -152,10 +117,10 @@ def churn(bench: Bench) -> Row:
     with bench.engine() as engine:
         began = time.perf_counter()
         for _ in range(count // 10):
-            _live_once(engine, bench.archive)
+            live_once(engine, bench.archive)
         early = footprint()
         for _ in range(count - count // 10):
-            _live_once(engine, bench.archive)
+            live_once(engine, bench.archive)
         late = footprint()
         seconds = time.perf_counter() - began
     growth = early.growth(late)
@@ -205,7 +170,7 @@ def engine_start(bench: Bench) -> Row:
     for _ in range(bench.count(50, 10)):
         first()
     return Row(
-        work=f"engine start to the first sandbox, as {_who()}",
+        work=f"engine start to the first sandbox, as {who()}",
         measured=f"{milliseconds(median(times))} (most {milliseconds(max(times))})",
         must="<= 60 ms",
         aim="<= 25 ms",
@@ -216,7 +181,7 @@ def engine_start(bench: Bench) -> Row:
 def load(bench: Bench) -> Row:
     """An image loaded and unpacked, whole commands, in turns."""
     archives = make_archives(bench.tar, bench.where / "archives", bench.count(5, 2))
-    docker = _docker(bench)
+    docker = docker_of(bench)
     ours: list[float] = []
     theirs: list[float] = []
     memory = 0
@@ -229,7 +194,7 @@ def load(bench: Bench) -> Row:
     return Row(
         work=f"load and unpack a root file system, {archives[0].stat().st_size / 1e6:.0f} MB",
         measured=f"{milliseconds(median(ours))}, {megabytes:.0f} MB of memory",
-        beside=_beside(median(ours), {"docker load": median(theirs)}) if theirs else "",
+        beside=beside(median(ours), {"docker load": median(theirs)}) if theirs else "",
         must="<= 1.0 x docker load, <= 100 MB",
         aim="0.5 x",
         met=False if not is_small else median(ours) <= median(theirs) if theirs else None,
@@ -251,7 +216,7 @@ def resolve(bench: Bench) -> Row:
 
 def cached_build(bench: Bench) -> Row:
     """A Dockerfile of which nothing has changed, whole commands, in turns."""
-    folder, store, docker = write_dockerfile(bench.where / "cached", 20), bench.where / "building", _docker(bench)
+    folder, store, docker = write_dockerfile(bench.where / "cached", 20), bench.where / "building", docker_of(bench)
     add_base(bench.tar, store)
     ours, theirs = [time_of_ours(folder, store)], [time_of_docker(docker.client, folder)] if docker else []
     for _ in range(bench.count(20, 5)):
@@ -260,7 +225,7 @@ def cached_build(bench: Bench) -> Row:
     return Row(
         work="a cached build of a 20-step Dockerfile",
         measured=milliseconds(median(ours[1:])),
-        beside=_beside(median(ours[1:]), {"docker build": median(theirs[1:])}) if theirs else "",
+        beside=beside(median(ours[1:]), {"docker build": median(theirs[1:])}) if theirs else "",
         must="<= 0.5 x docker build",
         aim="0.1 x",
         met=median(ours[1:]) <= 0.5 * median(theirs[1:]) if theirs else None,
@@ -269,7 +234,7 @@ def cached_build(bench: Bench) -> Row:
 
 def cold_build(bench: Bench) -> Row:
     """Ten small steps that nobody has made before, whole commands, in turns."""
-    store, docker = bench.where / "building", _docker(bench)
+    store, docker = bench.where / "building", docker_of(bench)
     add_base(bench.tar, store)
     ours: list[float] = []
     theirs: list[float] = []
@@ -280,7 +245,7 @@ def cold_build(bench: Bench) -> Row:
     return Row(
         work="build 10 small layers, cold",
         measured=milliseconds(median(ours)),
-        beside=_beside(median(ours), {"docker build": median(theirs)}) if theirs else "",
+        beside=beside(median(ours), {"docker build": median(theirs)}) if theirs else "",
         must="<= 0.1 x docker build",
         aim="0.03 x",
         met=median(ours) <= 0.1 * median(theirs) if theirs else None,
@@ -292,8 +257,8 @@ def stacked(bench: Bench) -> Row:
     count = bench.count(300, 50)
     one, many = (SandboxSpec(image=image) for image in (Image.archive(bench.tar), layered(bench.tar, 20)))
     with bench.engine() as engine:
-        base = median(times_of(lambda: _live_once(engine, one), count))
-        over = median(times_of(lambda: _live_once(engine, many), count))
+        base = median(times_of(lambda: live_once(engine, one), count))
+        over = median(times_of(lambda: live_once(engine, many), count))
     return Row(
         work="a sandbox on 20 layers",
         measured=milliseconds(over),
@@ -306,7 +271,7 @@ def stacked(bench: Bench) -> Row:
 
 def pull(bench: Bench) -> Row:
     """An image that comes from a registry and is unpacked, whole commands, in turns."""
-    docker, memory = _docker(bench), 0
+    docker, memory = docker_of(bench), 0
     ours: list[float] = []
     others: dict[str, list[float]] = {"podman pull": [], "docker pull": []}
     with registry(bench.where / "pulled") as host, make_image(bench.where / "image") as store:
@@ -323,7 +288,7 @@ def pull(bench: Bench) -> Row:
     return Row(
         work="pull and unpack an image of 5 layers, 300 MB; and again",
         measured=f"{milliseconds(median(ours))}, {memory / 1000:.0f} MB of memory; {milliseconds(median(again))}",
-        beside=_beside(median(ours), medians),
+        beside=beside(median(ours), medians),
         must="<= 1.0 x each, <= 100 MB; <= 15 ms",
         aim="0.5 x, 60 MB; 5 ms",
         met=is_met,
@@ -343,80 +308,10 @@ def push(bench: Bench) -> Row:
     return Row(
         work="push an image of 5 layers, 300 MB",
         measured=milliseconds(median(ours)),
-        beside=_beside(median(ours), {"skopeo copy": median(theirs)}),
+        beside=beside(median(ours), {"skopeo copy": median(theirs)}),
         must="<= 1.2 x skopeo copy",
         aim="0.8 x",
         met=median(ours) <= 1.2 * median(theirs),
-    )
-
-
-def pair(bench: Bench) -> Row:
-    """Two sandboxes on a network; the base has to have ping(8)."""
-    with bench.engine() as engine:
-        ours = median(times_of_pair(engine, bench.archive, bench.count(200, 30)))
-    docker = time_of_docker_pair(bench.where, bench.tar, bench.count(10, 3)) if _docker(bench) else None
-    return Row(
-        work="two sandboxes on a network, one pings the other by name, gone",
-        measured=milliseconds(ours),
-        beside=_beside(ours, {} if docker is None else {"docker": docker}),
-        must="<= 12 ms, <= 1/30 of docker",
-        aim="7 ms",
-        met=False if ours > 0.012 else None if docker is None else ours <= docker / 30,
-    )
-
-
-def networked(bench: Bench) -> Row:
-    """Many sandboxes on one network."""
-    count = bench.count(200, 50)
-    with bench.engine() as engine:
-        seconds = seconds_of_crowd(engine, bench.archive, count)
-    return Row(
-        work=f"{count} sandboxes on one network, all names resolving",
-        measured=f"{milliseconds(seconds)} each",
-        must="<= 5 ms each",
-        met=seconds <= 0.005,
-    )
-
-
-def redis(bench: Bench) -> Row:
-    """A service of a copy of the host."""
-    with bench.engine() as engine:
-        ours = median(times_of_redis(engine, bench.count(50, 10)))
-    return Row(
-        work="redis ready, and PING through address()",
-        measured=milliseconds(ours),
-        must="<= 40 ms",
-        aim="15 ms",
-        met=ours <= 0.04,
-    )
-
-
-def forwarded(bench: Bench) -> Row:
-    """One connection, turn by turn with one over plain loopback."""
-    with bench.engine() as engine:
-        ours, plain = speeds_of_forwarding(engine, 1000, bench.count(15, 5))
-    ratio = median(ours) / median(plain)
-    return Row(
-        work="forwarded throughput, one connection, address()",
-        measured=f"{median(ours):.0f} MB/s",
-        beside=f"plain loopback {median(plain):.0f} MB/s ({ratio:.2f} x)",
-        must=">= 0.5 x",
-        aim="0.8 x",
-        met=ratio >= 0.5,
-    )
-
-
-def database(bench: Bench) -> Row:
-    """A hundred megabytes for each test, beside what has to be done without a seed."""
-    with bench.engine() as engine:
-        ours, anew = map(median, times_of_database(engine, bench.count(20, 5)))
-    return Row(
-        work="PostgreSQL, seeded 100 MB, ready for a query, per test",
-        measured=milliseconds(ours),
-        beside=f"started and filled each time, in a sandbox too: {milliseconds(anew)} ({ours / anew:.3f} x)",
-        must="<= 0.2 x starting and seeding it",
-        aim="0.05 x",
-        met=ours <= 0.2 * anew,
     )
 
 
@@ -428,20 +323,3 @@ WORKS = (
     *(pull, push),
     *(pair, networked, redis, forwarded, database),
 )
-
-
-def _docker(bench: Bench) -> Docker | None:
-    return next((rival for rival in bench.rivals if isinstance(rival, Docker)), None)
-
-
-def _who() -> str:
-    return "root" if os.geteuid() == 0 else "an ordinary user"
-
-
-def _live_once(engine: Engine, spec: SandboxSpec) -> None:
-    with engine.create(spec) as sandbox:
-        sandbox.run(["true"], check=True)
-
-
-def _beside(ours: float, others: dict[str, float]) -> str:
-    return ", ".join(f"{name} {milliseconds(theirs)} ({ours / theirs:.3f} x)" for name, theirs in others.items())
