@@ -276,11 +276,12 @@ def sandbox_compose(
     env_file: str | None = None,
     services: Sequence[str] = (),
     images: Mapping[str, Image] | None = None,
+    expose: Sequence[int] = (),
 ) -> Any:
     """Return a fixture that is the project of a compose file, up: ``shop["web"].url()``.
 
     ``path`` is relative to the file that calls this; ``images`` are what names in the compose file, and in its
-    Dockerfiles, stand for.
+    Dockerfiles, stand for; ``expose`` are ports of this machine that its services reach at "host-gateway".
     """
     given = os.path.join(os.path.dirname(sys._getframe(1).f_globals.get("__file__", "")), path)
 
@@ -291,7 +292,7 @@ def sandbox_compose(
 
         try:
             read = load(given, profiles=profiles, env_file=env_file, services=services)
-            live = sandbox_engine.compose(read, images)
+            live = sandbox_engine.compose(read, images, expose)
         except SandboxError as error:
             give_up(request.config, error)
         with live:

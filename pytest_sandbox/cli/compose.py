@@ -44,6 +44,9 @@ def add_compose(commands: Any) -> None:
     verbs = compose.add_subparsers(required=True, metavar="VERB")
     up = verbs.add_parser("up", help="start the services, and show what they print until Ctrl-C")
     up.add_argument("-d", "--detach", action="store_true", help="leave them running, until down")
+    up.add_argument(
+        "--expose", action="append", type=int, default=[], metavar="PORT", help="a port of this machine at host-gateway"
+    )
     up.add_argument("services", nargs="*", metavar="SERVICE")
     up.set_defaults(run=_up)
     down = verbs.add_parser("down", help="end them")
@@ -123,7 +126,7 @@ class _Held:
         with contextlib.ExitStack() as undo:
             engine = undo.enter_context(Engine.open(watched()))
             images = {name: image_named(image) for name, _, image in (one.partition("=") for one in options.image)}
-            self._live: LiveProject = undo.enter_context(engine.compose(project, images))
+            self._live: LiveProject = undo.enter_context(engine.compose(project, images, options.expose))
             undo.callback(_unlink, self._path)
             self._record()
             self._undo = undo.pop_all()

@@ -276,14 +276,17 @@ class Engine(Handle):
 
         return shared_service(self, self._connection, service, network)
 
-    def compose(self, project: Project, images: Mapping[str, Image] | None = None) -> LiveProject:
+    def compose(
+        self, project: Project, images: Mapping[str, Image] | None = None, expose: Iterable[int] = ()
+    ) -> LiveProject:
         """Start a project that compose.load has read; returns it when its services are up. Raises SandboxError.
 
-        ``images`` are what names in the file, and in its Dockerfiles, stand for.
+        ``images`` are what names in the file, and in its Dockerfiles, stand for; ``expose`` are ports of this machine's
+        loopback device that its services reach at "host-gateway".
         """
         from pytest_sandbox_runtime.compose.running import up
 
-        return up(self, project, images)
+        return up(self, project, images, expose)
 
     def start(
         self,

@@ -110,14 +110,15 @@ class LiveNetwork(Handle):
 
     @property
     def gateway(self) -> str:
-        """The address that answers DNS."""
+        """The address that answers DNS, and that "host-gateway" is: see ``expose``."""
         return str(self._subnet.network_address + 1)
 
     def expose(self, name: str, host_port: int, *, port: int | None = None, tls: bool = False) -> None:
         """Let ``port`` of ``name`` lead from this network to ``host_port`` on this machine's loopback device.
 
         The port is the same where it is left out. So a server in the test itself stands for any on the internet:
-        ``network.expose("api.example.org", server.server_port, port=80)``. With ``tls`` it speaks TLS to the sandboxes,
+        ``network.expose("api.example.org", server.server_port, port=80)``. The name "host-gateway" is the network's own
+        ``gateway``, which is what compose files mean by it. With ``tls`` it speaks TLS to the sandboxes,
         as that name and by an authority of the run that those on this network trust, and plainly to the server. Raises
         SpecError, and UnsupportedError where trustme is missing.
         """

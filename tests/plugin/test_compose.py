@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +19,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.needs("overlayfs", "networks", "static-busybox")
 
 SERVE = "mkdir -p /tmp/www; echo page > /tmp/www/index.html; echo serving; exec busybox httpd -f -p 80 -h /tmp/www"
+CALL = """
+services:
+  caller:
+    image: base
+    command: [busybox, wget, -qO-, "http://machine:{port}/hook"]
+    extra_hosts: ["machine:host-gateway"]
+  after: {{image: base, command: busybox sleep 1000, depends_on: {{caller: {{condition: service_completed_successfully}}}}}}
+"""
 FILE = f"""
 services:
   web:
@@ -46,6 +56,27 @@ def compose(project: Path) -> Iterator[Callable[..., subprocess.CompletedProcess
 
     yield run
     run("down")
+
+
+@pytest.fixture
+def hook() -> Iterator[int]:
+    """Where somebody listens in this process."""
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"called\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 def test_a_project_is_a_fixture(pytester: pytest.Pytester, busybox_tar: Path) -> None:
@@ -116,6 +147,31 @@ def test_a_project_goes_up_is_listed_prints_and_goes_down(
     assert compose("down").returncode == 0
     gone = compose("ps")
     assert gone.stderr == "pytest-sandbox: shop is not up\n  hint: start it: pytest-sandbox compose up --detach\n"
+
+
+def test_ports_of_the_machine_are_exposed_before_anything_starts(
+    compose: Callable[..., subprocess.CompletedProcess[str]], project: Path, hook: int
+) -> None:
+    (project / "compose.yaml").write_text(CALL.format(port=hook))
+    up = compose("up", "--detach", "--expose", str(hook))
+    assert up.returncode == 0, up.stdout
+    assert compose("logs", "caller").stdout == "caller | called\n"
+
+
+def test_a_fixture_exposes_ports_of_the_machine(pytester: pytest.Pytester, busybox_tar: Path, hook: int) -> None:
+    (pytester.path / "compose.yaml").write_text(CALL.format(port=hook))
+    pytester.makepyfile(
+        f"""
+        from pytest_sandbox import Image, sandbox_compose
+
+        base = Image.archive({str(busybox_tar)!r})
+        project = sandbox_compose("compose.yaml", images={{"base": base}}, expose=[{hook}])
+
+        def test_call(project):
+            assert project["caller"].logs() == "called\\n"
+        """
+    )
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
 
 
 def test_what_could_not_start_says_why(compose: Callable[..., subprocess.CompletedProcess[str]], project: Path) -> None:

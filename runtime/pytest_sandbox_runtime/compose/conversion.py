@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.compose.mounts import BindUse, FileUse, VolumeUse
 from pytest_sandbox_runtime.errors import ComposeError, SpecError
+from pytest_sandbox_runtime.network.names import HOST_GATEWAY
 from pytest_sandbox_runtime.specs.confinement import ADDABLE, CAPABILITIES
 from pytest_sandbox_runtime.specs.ready import AllOf, Command, Port, Ready
 from pytest_sandbox_runtime.specs.sandbox import Mount, Tmpfs, Volume
 from pytest_sandbox_runtime.specs.service import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_sandbox_runtime.compose.model import ComposeService, Project
     from pytest_sandbox_runtime.compose.tmpfs import TmpfsUse
@@ -27,11 +28,14 @@ class Conversion:
     """Turns the services of ``project`` into Services. ``run`` is a name that no other run of it has.
 
     What services are to see of configs and secrets is written to ``directory``; ``copy_out`` copies a directory of an
-    image to one of the host, and says whether there is any.
+    image to one of the host, and says whether there is any. ``gateways`` are the addresses of the networks' gateways.
     """
 
-    def __init__(self, project: Project, run: str, directory: str, copy_out: CopyOut) -> None:
+    def __init__(
+        self, project: Project, run: str, directory: str, copy_out: CopyOut, gateways: Mapping[str, str]
+    ) -> None:
         self._copy_out = copy_out
+        self._gateways = gateways
         self._project = project
         self._run = run
         self._directory = directory
@@ -61,7 +65,6 @@ class Conversion:
 
     def _words(self, service: ComposeService, image: Image) -> dict[str, Any]:
         hostname = service.hostname or service.name
-        hosts = [(name, address) for name, address in service.extra_hosts if address != "host-gateway"]
         return {
             "hostname": f"{hostname}.{service.domainname}" if service.domainname else hostname,
             "network": service.network_mode or "none",
@@ -75,7 +78,7 @@ class Conversion:
             "ulimits": tuple((limit.name, limit.soft, limit.hard) for limit in service.ulimits),
             "cap_add": service.cap_add,
             "cap_drop": _dropped(service),
-            "extra_hosts": tuple(hosts),
+            "extra_hosts": tuple(self._hosts(service)),
             "mounts": tuple(self._mounts(service, image)),
             "ports": tuple(
                 (port.target, port.protocol, port.published)
@@ -83,6 +86,12 @@ class Conversion:
                 if port.published is not None and port.published_end is None
             ),
         }
+
+    def _hosts(self, service: ComposeService) -> Iterator[tuple[str, str]]:
+        # On the machine's own network the machine is here.
+        gateway = self._gateways[service.networks[0].network] if service.networks else "127.0.0.1"
+        for name, address in service.extra_hosts:
+            yield name, gateway if address == HOST_GATEWAY else address
 
     def _refuse(self, service: ComposeService) -> None:
         """Raise ComposeError for what a file may say and a sandbox cannot be."""
@@ -93,9 +102,6 @@ class Conversion:
             if name not in (*CAPABILITIES, *ADDABLE):
                 hint = f"there are {', '.join(ADDABLE)}"
                 raise _wrong(service, "cap_add", f"{name} would reach beyond the sandbox", hint)
-        if any(address == "host-gateway" for _, address in service.extra_hosts):
-            hint = "let the test expose its server: network.expose(name, port)"
-            raise _wrong(service, "extra_hosts", "a sandbox has no way to the host", hint)
 
     def _mounts(self, service: ComposeService, image: Image) -> list[Mount | Tmpfs]:
         mounts: list[Mount | Tmpfs] = []

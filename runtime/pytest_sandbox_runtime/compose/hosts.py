@@ -7,13 +7,12 @@ import re
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.compose.fields import text
+from pytest_sandbox_runtime.network.names import HOST_GATEWAY
 
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.compose.model import Pairs
     from pytest_sandbox_runtime.compose.nodes import Node
 
-# What Docker puts the address of the host for.
-GATEWAY = "host-gateway"
 _LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
 _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -36,7 +35,7 @@ def container_name(node: Node) -> str:
 
 
 def extra_hosts(node: Node) -> Pairs:
-    """Return names and their addresses; one that the host's own address is wanted for has "host-gateway"."""
+    """Return names and their addresses; one that is to be the test's machine has "host-gateway"."""
     return tuple(dict.fromkeys(_host(item) for item in node.items))
 
 
@@ -44,10 +43,10 @@ def _host(node: Node) -> tuple[str, str]:
     said = text(node)
     name, separator, address = said.partition("=" if "=" in said else ":")
     address = address.removeprefix("[").removesuffix("]")
-    hint = f'for example "somehost=192.0.2.1", or "somehost={GATEWAY}"'
+    hint = f'for example "somehost=192.0.2.1", or "somehost={HOST_GATEWAY}"'
     if not separator or not _HOST_NAME.fullmatch(name):
         raise node.error(f"{said!r} is no host and its address", hint)
-    if address == GATEWAY:
+    if address == HOST_GATEWAY:
         return name, address
     try:
         return name, str(ipaddress.ip_address(address))

@@ -11,13 +11,14 @@ from pytest_sandbox_runtime.compose.conversion import Conversion, health
 from pytest_sandbox_runtime.compose.images import ServiceImages
 from pytest_sandbox_runtime.errors import ComposeError, ServiceError
 from pytest_sandbox_runtime.handle import Handle
+from pytest_sandbox_runtime.network.names import HOST_GATEWAY
 from pytest_sandbox_runtime.services.readiness import state_of
 from pytest_sandbox_runtime.services.starting import Placed
 from pytest_sandbox_runtime.specs.network import Network
 from pytest_sandbox_runtime.specs.sandbox import SandboxSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pytest_sandbox_runtime.compose.model import ComposeService, Dependency, Project
     from pytest_sandbox_runtime.compose.networking import ComposeNetwork, NetworkUse
@@ -53,17 +54,29 @@ class LiveProject(Handle):
             raise KeyError(f"{self.project.name} has no service {name!r}: there are {', '.join(self.services)}")
         return self.services[name][0]
 
+    def expose(self, host_port: int, *, port: int | None = None) -> None:
+        """Let ``port`` of what is "host-gateway" in the file lead to ``host_port`` on this machine's loopback device.
 
-def up(engine: Engine, project: Project, images: Mapping[str, Image] | None = None) -> LiveProject:
+        The port is the same where it is left out. Raises SpecError where that leads somewhere already.
+        """
+        _expose(self.networks, host_port, port)
+
+
+def up(
+    engine: Engine, project: Project, images: Mapping[str, Image] | None = None, expose: Iterable[int] = ()
+) -> LiveProject:
     """Return ``project`` when its services are started, and healthy or listening at the ports that they publish.
 
-    ``images`` are what names in the file, and in its Dockerfiles, stand for. Raises SandboxError.
+    ``images`` are what names in the file, and in its Dockerfiles, stand for, ``expose`` ports for LiveProject.expose
+    from the start. Raises SandboxError.
     """
     run = f"{project.name}-{os.urandom(4).hex()}"
     with ExitStack() as undo:
         directory = os.path.join(engine.run_directory, f"compose-{run}")
         os.mkdir(directory, 0o755)
         networks = {one.key: undo.enter_context(_network(engine, one)) for one in project.networks}
+        for port in expose:
+            _expose(networks, port)
         start = _Start(engine, project, networks, images or {}, run, directory)
         services = start.all(undo)
         return LiveProject(project, networks, services, undo)
@@ -72,6 +85,11 @@ def up(engine: Engine, project: Project, images: Mapping[str, Image] | None = No
 def _network(engine: Engine, network: ComposeNetwork) -> LiveNetwork:
     subnets = [one.subnet for one in network.subnets if one.subnet and ":" not in one.subnet]
     return engine.network(Network(subnet=subnets[0] if subnets else None))
+
+
+def _expose(networks: Mapping[str, LiveNetwork], host_port: int, port: int | None = None) -> None:
+    for network in networks.values():
+        network.expose(HOST_GATEWAY, host_port, port=port)
 
 
 class _Start:
@@ -90,7 +108,8 @@ class _Start:
         self._project = project
         self._networks = networks
         self._images = ServiceImages(project, images, directory)
-        self._convert = Conversion(project, run, directory, self._copy_out)
+        gateways = {key: network.gateway for key, network in networks.items()}
+        self._convert = Conversion(project, run, directory, self._copy_out, gateways)
         self._launched: dict[str, Future[tuple[LiveService, ...]]] = {one.name: Future() for one in project.services}
         self._health: dict[str, Ready | None] = {}
 

@@ -28,6 +28,7 @@ from pytest_sandbox_runtime.compose.ports import parse_expose, parse_ports, uniq
 from pytest_sandbox_runtime.compose.processes import capability, parse_restart, pull_policy, stop_signal
 from pytest_sandbox_runtime.compose.tmpfs import parse_tmpfs
 from pytest_sandbox_runtime.compose.unsupported import refuse_service_keys
+from pytest_sandbox_runtime.network.names import HOST_GATEWAY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,6 +116,9 @@ def _check(declared: ComposeService, service: Section) -> None:
     if declared.network_mode == "host" and declared.ports:
         hint = "they are the host's already; leave ports out"
         problems.add(node.entries["ports"].error("cannot be mapped with network_mode: host", hint))
+    if declared.network_mode == "none" and HOST_GATEWAY in dict(declared.extra_hosts).values():
+        hint = "leave network_mode out, or the name"
+        problems.add(node.entries["extra_hosts"].error(f"there is no {HOST_GATEWAY} without a network", hint))
     if declared.container_name and declared.scale > 1:
         message = f"names one container, and there are {declared.scale}"
         problems.add(node.entries["container_name"].error(message, "leave it out"))

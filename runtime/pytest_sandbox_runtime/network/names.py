@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     Addresses = tuple[bytes, ...]
 
+# The machine as sandboxes see it: the gateway of their network, at which ports are exposed. The word is Docker's.
+HOST_GATEWAY = "host-gateway"
 A, PTR, OPT, AAAA, ANY = 1, 12, 41, 28, 255
 _INTERNET = 1
 _NO_ERROR, _FORMAT_ERROR, _NO_SUCH_NAME, _NOT_IMPLEMENTED = 0, 1, 3, 4

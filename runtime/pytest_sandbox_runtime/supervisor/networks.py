@@ -6,8 +6,8 @@ import errno
 import os
 
 from pytest_sandbox_runtime.kernel.light import signal, socket
-from pytest_sandbox_runtime.network.bridge import BRIDGE_NAME, Bridge, Plan
-from pytest_sandbox_runtime.network.names import hosts_lines, spelled
+from pytest_sandbox_runtime.network.bridge import BRIDGE_NAME, GATEWAY, Bridge, Plan, addresses_of
+from pytest_sandbox_runtime.network.names import HOST_GATEWAY, hosts_lines, spelled
 from pytest_sandbox_runtime.network.namespaces import open_in
 from pytest_sandbox_runtime.network.ports import forward, listen
 
@@ -59,7 +59,7 @@ class _Network:
         self.is_current = True
         self.joined = 0
         # What is behind the bridge: names with the address that each has, and the processes that forward, or capture.
-        self.outlets: dict[str, bytes] = {}
+        self.outlets: dict[str, bytes] = {HOST_GATEWAY: addresses_of(bridge.plan, GATEWAY)[0]}
         self.forwarders: list[int] = []
 
     def name(self, who: str, names: Names, addresses: Addresses) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import http.client
-import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox_runtime import ComposeError, Engine, Image, SandboxError, ServiceError, ready
+from pytest_sandbox_runtime import ComposeError, Engine, SandboxError, ServiceError, ready
 from pytest_sandbox_runtime.compose import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_sandbox_runtime.compose.running import LiveProject
@@ -20,21 +19,6 @@ if TYPE_CHECKING:
     Up = Callable[..., LiveProject]
 
 pytestmark = pytest.mark.needs("overlayfs", "networks", "static-busybox")
-
-
-@pytest.fixture
-def up(engine: Engine, base: Image, tmp_path: Path) -> Iterator[Up]:
-    """Start a compose file, in which "base" is an image of busybox; it ends with the test."""
-    started: list[LiveProject] = []
-
-    def start(text: str, **words: Any) -> LiveProject:
-        (tmp_path / "compose.yaml").write_text(textwrap.dedent(text))
-        started.append(engine.compose(load(str(tmp_path), environ={}, **words), {"base": base}))
-        return started[-1]
-
-    yield start
-    for project in started:
-        project.close()
 
 
 def test_services_find_each_other_and_start_in_order(up: Up) -> None:
@@ -212,7 +196,6 @@ def test_it_starts_again_as_it_is_to(up: Up) -> None:
     [
         ("tty: true", r"compose\.yaml:2: services\.app\.tty: a service has no terminal\n  hint: "),
         ("cap_add: [SYS_ADMIN]", r"services\.app\.cap_add: SYS_ADMIN would reach beyond the sandbox"),
-        ('extra_hosts: ["h:host-gateway"]', r"services\.app\.extra_hosts: a sandbox has no way to the host"),
         ("volumes: [{type: volume, source: d, target: /d, volume: {subpath: x}}]", r"seen as a whole, without subpath"),
         ("tmpfs: /t:noexec", r"services\.app\.tmpfs: a directory in memory can be written to"),
         ("privileged: true", r"services\.app\.privileged: is not supported"),

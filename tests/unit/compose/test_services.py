@@ -154,6 +154,7 @@ services:
         ("hostname: -x", "hostname: '-x' is no host name\n  hint: letters, digits and -, at most 63 between dots"),
         ("container_name: my web", "container_name: 'my web' is no name of a container\n  hint: letters, digits, _, . and -, two at least"),
         ("extra_hosts: [a]", "extra_hosts[0]: 'a' is no host and its address\n  hint: for example \"somehost=192.0.2.1\", or \"somehost=host-gateway\""),
+        ("network_mode: none\nextra_hosts: [a=host-gateway]", "extra_hosts: there is no host-gateway without a network\n  hint: leave network_mode out, or the name"),
         ("extra_hosts: [a=b]", "extra_hosts[0]: 'b' is no IP address\n  hint: for example \"somehost=192.0.2.1\", or \"somehost=host-gateway\""),
         ("shm_size: much", "shm_size: 'much' is no size\n  hint: write bytes, or for example \"256m\""),
         ("init: perhaps", "init: 'perhaps' is neither true nor false"),
