@@ -111,7 +111,7 @@ class Conversion:
             elif isinstance(use, VolumeUse):
                 mounts.append(self._volume(service, use, number, image))
             else:
-                mounts.append(_tmpfs(service, use))
+                mounts.append(_tmpfs(use))
         mounts += [self._file(service, use, "configs") for use in service.configs]
         mounts += [self._file(service, use, "secrets") for use in service.secrets]
         return mounts
@@ -159,11 +159,16 @@ class Conversion:
         return Mount(source=path, target=target)
 
 
-def _tmpfs(service: ComposeService, use: TmpfsUse) -> Tmpfs:
-    if use.read_only or {"noexec"} & set(use.flags):
-        raise _wrong(service, "tmpfs", "a directory in memory can be written to, and what is in it be run", "")
-    mode = 0o1777 if use.mode is None else use.mode
-    return Tmpfs(target=use.target, size=use.size, mode=mode, uid=use.uid or 0, gid=use.gid or 0)
+def _tmpfs(use: TmpfsUse) -> Tmpfs:
+    return Tmpfs(
+        target=use.target,
+        size=use.size,
+        mode=0o1777 if use.mode is None else use.mode,
+        uid=use.uid or 0,
+        gid=use.gid or 0,
+        read_only=use.read_only,
+        executable=use.executable,
+    )
 
 
 def _wrong(service: ComposeService, key: str, message: str, hint: str) -> ComposeError:

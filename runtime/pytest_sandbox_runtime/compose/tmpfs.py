@@ -11,13 +11,17 @@ from pytest_sandbox_runtime.compose.fields import count, size, target, text
 if TYPE_CHECKING:
     from pytest_sandbox_runtime.compose.nodes import Node
 
-_FLAGS = {"exec", "noexec", "suid", "nosuid", "dev", "nodev"}
-_HINT = "there are size, mode, uid, gid, ro, rw, exec, noexec, suid, nosuid, dev and nodev"
+# Of nosuid and suid the latter changes nothing, as no program gains privileges.
+_FLAGS = {"ro", "rw", "exec", "noexec", "suid", "nosuid", "nodev"}
+_HINT = "there are size, mode, uid, gid, ro, rw, exec, noexec, suid, nosuid and nodev"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TmpfsUse:
-    """An empty directory in memory: ``size`` in bytes, ``flags`` as mount(8) has them; None is as it comes."""
+    """An empty directory in memory: ``size`` in bytes; None is as it comes.
+
+    What is in it can be run only where it is ``executable``, as it is with Docker.
+    """
 
     target: str
     size: int | None = None
@@ -25,7 +29,7 @@ class TmpfsUse:
     uid: int | None = None
     gid: int | None = None
     read_only: bool = False
-    flags: tuple[str, ...] = ()
+    executable: bool = False
 
 
 def parse_tmpfs(node: Node) -> TmpfsUse:
@@ -34,18 +38,24 @@ def parse_tmpfs(node: Node) -> TmpfsUse:
     options = [option.strip().partition("=") for option in rest.split(",") if option.strip()]
     values = {name: node.having(value) for name, equals, value in options if equals}
     flags = [name for name, equals, _ in options if not equals]
-    unknown = sorted({*values} - {"size", "mode", "uid", "gid"}) + sorted({*flags} - _FLAGS - {"ro", "rw"})
+    unknown = sorted({*values} - {"size", "mode", "uid", "gid"}) + sorted({*flags} - _FLAGS)
     if unknown:
-        raise node.error(f"{text(node)!r} has the option {unknown[0]!r}", _HINT)
+        hint = "a device file in it is no device; leave it out" if unknown == ["dev"] else _HINT
+        raise node.error(f"{text(node)!r} has the option {unknown[0]!r}", hint)
     return TmpfsUse(
         target=target(node.having(where)),
         size=size(values["size"]) or None if "size" in values else None,
         mode=parse_mode(values["mode"]) if "mode" in values else None,
         uid=count(values["uid"]) if "uid" in values else None,
         gid=count(values["gid"]) if "gid" in values else None,
-        read_only="ro" in flags,
-        flags=tuple(flag for flag in flags if flag in _FLAGS),
+        read_only=_last(flags, "ro", "rw") == "ro",
+        executable=_last(flags, "exec", "noexec") == "exec",
     )
+
+
+def _last(flags: list[str], *names: str) -> str:
+    """Return which of ``names`` is said last; "" for none."""
+    return next((flag for flag in reversed(flags) if flag in names), "")
 
 
 def parse_mode(node: Node) -> int:

@@ -146,7 +146,8 @@ def _place(mount: Mount | Tmpfs) -> Step:
         return ("place", mount.target, mount.read_only)
     size = "" if mount.size is None else f",size={mount.size}"
     owner = "".join(f",{name}={value}" for name, value in (("uid", mount.uid), ("gid", mount.gid)) if value)
-    return ("tmpfs", mount.target, int(_NODEV), f"mode={mount.mode:o}{owner}{size}")
+    flags = _NODEV | (MountFlag.RDONLY if mount.read_only else 0) | (0 if mount.executable else MountFlag.NOEXEC)
+    return ("tmpfs", mount.target, flags, f"mode={mount.mode:o}{owner}{size}")
 
 
 def _writable() -> Iterator[Step]:

@@ -64,7 +64,7 @@ class Mount:
 class Tmpfs:
     """An empty directory in memory; ``size`` in bytes or as "64M", None for half of the machine's memory.
 
-    ``mode`` are its permissions; ``uid`` and ``gid`` whose it is.
+    ``mode`` are its permissions; ``uid`` and ``gid`` whose it is; what is in it can be run where it is ``executable``.
     """
 
     target: str
@@ -72,6 +72,8 @@ class Tmpfs:
     mode: int = 0o1777
     uid: int = 0
     gid: int = 0
+    read_only: bool = False
+    executable: bool = True
 
     def __post_init__(self) -> None:
         _check_target(self.target)

@@ -98,8 +98,11 @@ def test_what_is_no_mount_is_said(mistake: Callable[..., str], text: str, said: 
         ("/run", [TmpfsUse(target="/run")]),
         ("[/run, /tmp]", [TmpfsUse(target="/run"), TmpfsUse(target="/tmp")]),
         ("['/data:mode=755,uid=1009,gid=1009']", [TmpfsUse(target="/data", mode=0o755, uid=1009, gid=1009)]),
-        ("['/tmp:rw,noexec,nosuid,size=64m']", [TmpfsUse(target="/tmp", size=64 << 20, flags=("noexec", "nosuid"))]),
+        ("['/tmp:rw,noexec,nosuid,nodev,size=64m']", [TmpfsUse(target="/tmp", size=64 << 20)]),
+        ("['/tmp:exec,suid']", [TmpfsUse(target="/tmp", executable=True)]),
         ("['/tmp:ro']", [TmpfsUse(target="/tmp", read_only=True)]),
+        ("['/tmp:ro,exec,noexec,rw']", [TmpfsUse(target="/tmp")]),
+        ("['/tmp:rw,noexec, exec,ro']", [TmpfsUse(target="/tmp", read_only=True, executable=True)]),
     ],
 )
 def test_memory_has_all_its_forms(service: Callable[..., ComposeService], text: str, uses: list[TmpfsUse]) -> None:
@@ -109,8 +112,12 @@ def test_memory_has_all_its_forms(service: Callable[..., ComposeService], text: 
 def test_what_memory_does_not_know_is_said(mistake: Callable[..., str]) -> None:
     assert mistake("tmpfs: /tmp:sync") == (
         "tmpfs: '/tmp:sync' has the option 'sync'\n"
-        "  hint: there are size, mode, uid, gid, ro, rw, exec, noexec, suid, nosuid, dev and nodev"
+        "  hint: there are size, mode, uid, gid, ro, rw, exec, noexec, suid, nosuid and nodev"
     )
+    assert mistake("tmpfs: [/run, '/tmp:ro,dev']") == (
+        "tmpfs[1]: '/tmp:ro,dev' has the option 'dev'\n  hint: a device file in it is no device; leave it out"
+    )
+    assert mistake("tmpfs: /tmp:ro=1").startswith("tmpfs: '/tmp:ro=1' has the option 'ro'")
     assert mistake("tmpfs: ['/tmp:mode=9']") == "tmpfs[0]: '9' is no mode\n  hint: for example 0755"
 
 
