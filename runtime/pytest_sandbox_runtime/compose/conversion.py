@@ -28,13 +28,21 @@ class Conversion:
     """Turns the services of ``project`` into Services. ``run`` is a name that no other run of it has.
 
     What services are to see of configs and secrets is written to ``directory``; ``copy_out`` copies a directory of an
-    image to one of the host, and says whether there is any. ``gateways`` are the addresses of the networks' gateways.
+    image to one of the host, and says whether there is any; ``check_part`` raises SpecError for a part that a volume
+    lacks. ``gateways`` are the addresses of the networks' gateways.
     """
 
     def __init__(
-        self, project: Project, run: str, directory: str, copy_out: CopyOut, gateways: Mapping[str, str]
+        self,
+        project: Project,
+        run: str,
+        directory: str,
+        copy_out: CopyOut,
+        check_part: Callable[[Volume, str], None],
+        gateways: Mapping[str, str],
     ) -> None:
         self._copy_out = copy_out
+        self._check_part = check_part
         self._gateways = gateways
         self._project = project
         self._run = run
@@ -124,15 +132,18 @@ class Conversion:
         return Mount(source=use.source, target=use.target, read_only=use.read_only)
 
     def _volume(self, service: ComposeService, use: VolumeUse, number: int, image: Image) -> Mount:
-        if use.subpath is not None:
-            hint = "give that part a volume of its own"
-            raise _wrong(service, "volumes", "a volume is seen as a whole, without subpath", hint)
         name = f"{service.name}-{number}" if use.source is None else f"named-{use.source}"
         # A new volume begins with what the image has there.
         begin = os.path.join(self._directory, f"volume-{name}")
-        is_begun = os.path.isdir(begin) or (not use.nocopy and self._copy_out(image, use.target, begin))
+        is_whole = use.subpath is None
+        is_begun = os.path.isdir(begin) or (is_whole and not use.nocopy and self._copy_out(image, use.target, begin))
         volume = Volume(f"{self._run}-{name}", source=begin if is_begun else None)
-        return Mount(source=volume, target=use.target, read_only=use.read_only)
+        try:
+            self._check_part(volume, use.subpath or "")
+        except SpecError as error:
+            assert use.place is not None  # it has a subpath
+            raise use.place.error(error.message.replace(volume.name, str(use.source)), error.hint) from error
+        return Mount(source=volume, target=use.target, read_only=use.read_only, subpath=use.subpath or "")
 
     def _file(self, service: ComposeService, use: FileUse, kind: str) -> Mount:
         file = next(one for one in getattr(self._project, kind) if one.key == use.source)

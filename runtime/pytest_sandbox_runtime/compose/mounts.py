@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.compose.fields import boolean, count, filled, path, size, target, text
@@ -12,7 +12,7 @@ from pytest_sandbox_runtime.compose.tmpfs import TmpfsUse, parse_mode
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_sandbox_runtime.compose.nodes import Node
+    from pytest_sandbox_runtime.compose.nodes import Node, Place
 
 _HINT = 'for example "./src:/app:ro", "data:/var/lib/data" or "/cache"'
 # Labels of SELinux, which has no say here; Docker ignores them, too, where there is none.
@@ -33,7 +33,8 @@ class BindUse:
 class VolumeUse:
     """A named volume, by its key among the project's, or without ``source`` one of the service's own.
 
-    A new one starts with what the image has there, unless ``nocopy``. ``subpath`` is the part of it that is seen.
+    A new one starts with what the image has there, unless ``nocopy``. ``subpath`` is the part of it that is seen, which
+    stands at ``place`` in the file and has to be there when the service starts.
     """
 
     source: str | None
@@ -41,6 +42,7 @@ class VolumeUse:
     read_only: bool = False
     nocopy: bool = False
     subpath: str | None = None
+    place: Place | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,12 +143,15 @@ def _volume(node: Node, where: str, *, read_only: bool) -> VolumeUse:
     part = filled(subpath) if subpath else None
     if subpath and part and (part.startswith("/") or ".." in part.split("/")):
         raise subpath.error(f"{part!r} leads out of the volume")
+    if subpath and source is None:
+        raise subpath.error("is a part of a volume that begins empty", "name another service's volume under source")
     return VolumeUse(
         source=_name(source, filled(source)) if source else None,
         target=where,
         read_only=read_only,
         nocopy=boolean(nocopy) if nocopy else False,
         subpath=part,
+        place=subpath.place if subpath else None,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.compose.conversion import Conversion, health
 from pytest_sandbox_runtime.compose.images import ServiceImages
+from pytest_sandbox_runtime.compose.mounts import VolumeUse
 from pytest_sandbox_runtime.errors import ComposeError, ServiceError
 from pytest_sandbox_runtime.handle import Handle
 from pytest_sandbox_runtime.network.names import HOST_GATEWAY
@@ -16,6 +18,7 @@ from pytest_sandbox_runtime.services.readiness import state_of
 from pytest_sandbox_runtime.services.starting import Placed
 from pytest_sandbox_runtime.specs.network import Network
 from pytest_sandbox_runtime.specs.sandbox import SandboxSpec
+from pytest_sandbox_runtime.volumes import check_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.services.live_service import LiveService
     from pytest_sandbox_runtime.specs.image import Image
     from pytest_sandbox_runtime.specs.ready import Ready
+    from pytest_sandbox_runtime.specs.sandbox import Volume
 
 _COMPLETED, _HEALTHY = "service_completed_successfully", "service_healthy"
 
@@ -87,13 +91,20 @@ def _network(engine: Engine, network: ComposeNetwork) -> LiveNetwork:
     return engine.network(Network(subnet=subnets[0] if subnets else None))
 
 
+def _sees_part(service: ComposeService) -> bool:
+    return any(isinstance(use, VolumeUse) and use.subpath is not None for use in service.volumes)
+
+
 def _expose(networks: Mapping[str, LiveNetwork], host_port: int, port: int | None = None) -> None:
     for network in networks.values():
         network.expose(HOST_GATEWAY, host_port, port=port)
 
 
 class _Start:
-    """The start of one project: images side by side, sandboxes in order, programs when what they depend on is there."""
+    """The start of one project: images side by side, sandboxes in order, programs when what they depend on is there.
+
+    A sandbox that sees a part of a volume is made only then, too: others may be what makes that part.
+    """
 
     def __init__(
         self,
@@ -109,45 +120,48 @@ class _Start:
         self._networks = networks
         self._images = ServiceImages(project, images, directory)
         gateways = {key: network.gateway for key, network in networks.items()}
-        self._convert = Conversion(project, run, directory, self._copy_out, gateways)
+        self._convert = Conversion(project, run, directory, self._copy_out, self._check_part, gateways)
+        self._placing = Lock()
         self._launched: dict[str, Future[tuple[LiveService, ...]]] = {one.name: Future() for one in project.services}
+        self._configs: dict[str, dict[str, Any]] = {}
         self._health: dict[str, Ready | None] = {}
 
     def all(self, undo: ExitStack) -> dict[str, tuple[LiveService, ...]]:
         """Return all services; raises what the first met that could not be had."""
         services = self._project.services
         with ThreadPoolExecutor(max(1, len(services)), thread_name_prefix="compose") as pool:
-            configs = list(pool.map(self._prepare, services))
-            placed = [self._place(service, config, undo) for service, config in zip(services, configs)]  # noqa: B905
-            done = [pool.submit(self._start, service, of) for service, of in zip(services, placed)]  # noqa: B905
+            list(pool.map(self._prepare, services))
+            placed = {service.name: self._place(service, undo) for service in services if not _sees_part(service)}
+            done = [pool.submit(self._start, service, undo, placed.get(service.name)) for service in services]
         for future in done:
             future.result()
         return {service.name: self._launched[service.name].result() for service in services}
 
-    def _prepare(self, service: ComposeService) -> dict[str, Any]:
-        """Return the configuration of the service's image, which is made or pulled where it has to be."""
+    def _prepare(self, service: ComposeService) -> None:
+        """Find the configuration of the service's image, which is made or pulled where it has to be."""
         image = self._images.of(service)
         if self._images.must_pull(service) and service.image is not None:
             self._engine.images.pull(service.image, platform=service.platform)
-        config = self._engine.images.config(image)
+        config = self._configs[service.name] = self._engine.images.config(image)
         self._health[service.name] = health(service, config)
-        return config
 
-    def _place(self, service: ComposeService, config: dict[str, Any], undo: ExitStack) -> list[Placed]:
-        declared = self._convert.service(service, self._images.of(service), config)
+    def _place(self, service: ComposeService, undo: ExitStack) -> list[Placed]:
+        config = self._configs[service.name]
         placed = []
-        for number in range(service.scale):
-            joins = [self._join(service, use, first=number == 0) for use in service.networks]
-            placed.append(Placed(self._engine, declared, joins, config))
-            undo.callback(placed[-1].close)
+        with self._placing:
+            declared = self._convert.service(service, self._images.of(service), config)
+            for number in range(service.scale):
+                joins = [self._join(service, use, first=number == 0) for use in service.networks]
+                placed.append(Placed(self._engine, declared, joins, config))
+                undo.callback(placed[-1].close)
         return placed
 
-    def _start(self, service: ComposeService, placed: list[Placed]) -> None:
+    def _start(self, service: ComposeService, undo: ExitStack, placed: list[Placed] | None) -> None:
         launched = self._launched[service.name]
         try:
             for dependency in service.depends_on:
                 self._await(service, dependency)
-            launched.set_result(tuple(one.start() for one in placed))
+            launched.set_result(tuple(one.start() for one in placed or self._place(service, undo)))
         except BaseException as error:
             launched.set_exception(error)
             raise
@@ -171,6 +185,9 @@ class _Start:
             elif dependency.condition == _COMPLETED and live.process.wait(live.service.timeout) != 0:
                 said = f"{live.name}: its process {state_of(live.process)}, and {service.name} waits for its success"
                 raise ServiceError(f"{said}\n{live.tail()}")
+
+    def _check_part(self, volume: Volume, subpath: str) -> None:
+        check_part(volume, subpath, self._engine.run_directory)
 
     def _copy_out(self, image: Image, path: str, to: str) -> bool:
         with self._engine.create(SandboxSpec(image=image)) as sandbox:

@@ -38,3 +38,12 @@ def openat2(directory: int, path: str, flags: int, mode: int = 0, resolve: int =
     """
     how = OpenHow(flags | os.O_CLOEXEC, mode, resolve)
     return check(_openat2(directory, os.fsencode(path), byref(how), sizeof(how)), "openat2", path)
+
+
+def open_beneath(directory: str, path: str) -> int:
+    """Return an O_PATH descriptor of what is at ``path`` below ``directory``; EXDEV means that a link leads out."""
+    top = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return openat2(top, path, os.O_PATH, 0, Resolve.BENEATH | Resolve.NO_MAGICLINKS)
+    finally:
+        os.close(top)

@@ -14,6 +14,7 @@ _pivot_root = bind("pivot_root", c_char_p, c_char_p)
 _open_tree = bind_syscall(428, c_int, c_char_p, c_uint)
 _move_mount = bind_syscall(429, c_int, c_char_p, c_int, c_char_p, c_uint)
 _AT_FDCWD = -100
+_AT_EMPTY_PATH = 0x1000
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _AT_RECURSIVE = 1, 0o2000000, 0x8000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 
@@ -53,10 +54,13 @@ def umount(target: str, flags: int = UmountFlag.NONE) -> None:
     check(_umount2(os.fsencode(target), flags), "umount2", target)
 
 
-def open_tree(path: str) -> int:
-    """Return a descriptor of a detached copy of the mounts at and below ``path``, to be attached by move_mount."""
-    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE
-    return check(_open_tree(_AT_FDCWD, os.fsencode(path), flags), "open_tree", path)
+def open_tree(path: str, directory: int = _AT_FDCWD) -> int:
+    """Return a descriptor of a detached copy of the mounts at and below ``path``, to be attached by move_mount.
+
+    An empty ``path`` is ``directory`` itself, which may be a file.
+    """
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_RECURSIVE | (0 if path else _AT_EMPTY_PATH)
+    return check(_open_tree(directory, os.fsencode(path), flags), "open_tree", path)
 
 
 def move_mount(tree: int, target: str) -> None:

@@ -79,7 +79,7 @@ def plan(tree: Tree, around: Surroundings) -> tuple[Step, ...]:
         # The supervisor writes it, in the sandbox's own directory: who is on its networks comes and goes.
         *([("bind", "hosts", "root/etc/hosts")] if around.has_hosts else ()),
         *(_writable() if around.read_only else ()),
-        *(("hold", mount.source, mount.target) for mount in around.mounts if isinstance(mount, Mount)),
+        *(("hold", mount.source, mount.target, mount.subpath) for mount in around.mounts if isinstance(mount, Mount)),
         ("pivot", "root"),
         *(_place(mount) for mount in around.mounts),
         *_freeze(tree, around),

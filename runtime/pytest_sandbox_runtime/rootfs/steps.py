@@ -56,9 +56,19 @@ def _bind_read_only(source: str, target: str, kept: int) -> None:
 _held: dict[str, int] = {}
 
 
-def _hold(source: str, target: str) -> None:
+def _hold(source: str, target: str, subpath: str) -> None:
     # Copied while the host is in sight, placed when it no longer is: then no link in the target leads out.
-    _held[target] = open_tree(source)
+    if not subpath:
+        _held[target] = open_tree(source)
+        return
+    from pytest_sandbox_runtime.kernel.files import open_beneath
+
+    # Other sandboxes may write to it at this moment: what was looked at is what is mounted.
+    part = open_beneath(source, subpath)
+    try:
+        _held[target] = open_tree("", part)
+    finally:
+        os.close(part)
 
 
 def _place(target: str, read_only: bool) -> None:  # noqa: FBT001

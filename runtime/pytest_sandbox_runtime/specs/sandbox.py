@@ -44,12 +44,14 @@ class Volume:
 class Mount:
     """A file or directory of the host, or a Volume, that is seen in the sandbox.
 
-    Of the host it is read-only, and a volume is not, unless ``read_only`` says otherwise.
+    Of the host it is read-only, and a volume is not, unless ``read_only`` says otherwise. Of a directory or a volume
+    ``subpath`` is what is seen; no link in it leads out.
     """
 
     source: str | Volume
     target: str
     read_only: Any = None
+    subpath: str = ""
 
     def __post_init__(self) -> None:
         is_volume = isinstance(self.source, Volume)
@@ -57,6 +59,8 @@ class Mount:
             object.__setattr__(self, "source", os.path.abspath(self.source))  # type: ignore[type-var]
         if self.read_only is None:
             object.__setattr__(self, "read_only", not is_volume)
+        if os.path.isabs(self.subpath) or ".." in self.subpath.split("/"):
+            raise SpecError(f"subpath={self.subpath!r} is no path below {self.source}")
         _check_target(self.target)
 
 

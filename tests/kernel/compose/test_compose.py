@@ -196,7 +196,10 @@ def test_it_starts_again_as_it_is_to(up: Up) -> None:
     [
         ("tty: true", r"compose\.yaml:2: services\.app\.tty: a service has no terminal\n  hint: "),
         ("cap_add: [SYS_ADMIN]", r"services\.app\.cap_add: SYS_ADMIN would reach beyond the sandbox"),
-        ("volumes: [{type: volume, source: d, target: /d, volume: {subpath: x}}]", r"seen as a whole, without subpath"),
+        (
+            "volumes: [{type: volume, source: d, target: /d, volume: {subpath: x/y}}]",
+            r"compose\.yaml:5:62: services\.app\.volumes\[0\]\.volume\.subpath: the volume d has no x/y\n  hint: it has to be there before",
+        ),
         ("tmpfs: /t:dev", r"compose\.yaml:5:5: services\.app\.tmpfs: '/t:dev' has the option 'dev'"),
         ("privileged: true", r"services\.app\.privileged: is not supported"),
     ],

@@ -84,6 +84,8 @@ HINT = '\n  hint: for example "./src:/app:ro", "data:/var/lib/data" or "/cache"'
         ("{type: bind, source: /x, target: /x, bind: {propagation: shared}}", "volumes[0].bind.propagation: 'shared' is not supported\n  hint: mounts of a sandbox stay in it"),
         ("{type: bind, source: /x, target: /x, bind: {recursive: disabled}}", "volumes[0].bind.recursive: 'disabled' is not supported\n  hint: what is mounted below comes along"),
         ("{type: volume, source: data, target: /x, volume: {subpath: ../a}}", "volumes[0].volume.subpath: '../a' leads out of the volume"),
+        ("{type: volume, source: data, target: /x, volume: {subpath: /a}}", "volumes[0].volume.subpath: '/a' leads out of the volume"),
+        ("{type: volume, target: /x, volume: {subpath: a}}", "volumes[0].volume.subpath: is a part of a volume that begins empty\n  hint: name another service's volume under source"),
         ("{type: tmpfs, source: data, target: /x}", "volumes[0].source: memory has no source\n  hint: leave it out"),
         ("{type: tmpfs, target: /x, tmpfs: {size: much}}", "volumes[0].tmpfs.size: 'much' is no size\n  hint: write bytes, or for example \"256m\""),
     ],
