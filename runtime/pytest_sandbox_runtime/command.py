@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.errors import CommandError, CommandNotFoundError, SandboxError, SpecError
@@ -71,6 +72,12 @@ def open_streams(
         ours.append(stream)
         theirs.append(inner)
     return tuple(ours), tuple(theirs)
+
+
+def check_file(fd: int) -> None:
+    """Raise SpecError where ``fd`` is none of a file on disk, which takes what is written without waiting."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        raise SpecError("what is printed on a terminal goes to a file", hint="stdout=open(path, 'ab'), or use pty()")
 
 
 def start_error(args: object, argv: list[bytes], workdir: str, code: object, subject: object) -> SandboxError:

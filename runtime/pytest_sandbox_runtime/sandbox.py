@@ -11,7 +11,16 @@ from typing import IO, TYPE_CHECKING, Any
 
 from pytest_sandbox_runtime.accounts import Account, find_account, home_of
 from pytest_sandbox_runtime.cgroups import read_stats
-from pytest_sandbox_runtime.command import PATH, argv_of, decoded, input_of, open_streams, shown, start_error
+from pytest_sandbox_runtime.command import (
+    PATH,
+    argv_of,
+    check_file,
+    decoded,
+    input_of,
+    open_streams,
+    shown,
+    start_error,
+)
 from pytest_sandbox_runtime.entering import WayIn
 from pytest_sandbox_runtime.errors import (
     CommandFailedError,
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.terminal import Terminal
 
 _LOG_LINES = 40
+_WINDOW = (24, 80)
 # What a machine has anew at each of its starts, so that it is no change of it.
 _VOLATILE = ("/dev", "/run")
 
@@ -135,16 +145,23 @@ class Sandbox(Reachable):
         workdir: str | None = None,
         user: str | int | None = None,
         restart: tuple[bool, int] | None = None,
+        tty: bool = False,
     ) -> Process:
         """Start a command and return at once. PIPE, DEVNULL and STDOUT are subprocess's; stdin is DEVNULL if left out.
 
+        With ``tty`` all three are a terminal of its own that nobody types on, and what is printed there goes to
+        ``stdout``, which has to be a file on disk.
         ``restart`` has it start again when it has ended: always, or where that is False only when it has failed; and
         how many times at most, -1 for any number. Raises CommandNotFoundError where there is no such program,
         CommandError where it cannot be started.
         """
         with ExitStack() as undo:
             ours, theirs = open_streams(stdin, stdout, stderr, undo)
-            reply, pid, _ = self._start(args, env, workdir, user, None, theirs, undo, restart)
+            if tty:
+                check_file(theirs[1])
+                env = {"TERM": "xterm", **(env or {})}
+            window = _WINDOW if tty else None
+            reply, pid, _ = self._start(args, env, workdir, user, window, theirs, undo, restart)
             process = Process(shown(args), pid, reply, ours, self.signal_process, self._started.oom)
             # Ours live on in the process; theirs are closed here, so that an end of file can arrive.
             undo.pop_all()

@@ -66,6 +66,8 @@ class Conversion:
                 restart=restart,
                 stop_signal=service.stop_signal,
                 stop_timeout=service.stop_grace_period,
+                tty=service.tty,
+                stdin_open=service.stdin_open,
                 sandbox=self._words(service, image),
             )
         except SpecError as error:
@@ -103,9 +105,6 @@ class Conversion:
 
     def _refuse(self, service: ComposeService) -> None:
         """Raise ComposeError for what a file may say and a sandbox cannot be."""
-        if service.tty:
-            hint = "what a service prints goes to its log: leave tty out, or run it by hand in a shell"
-            raise _wrong(service, "tty", "a service has no terminal", hint)
         for name in service.cap_add:
             if name not in (*CAPABILITIES, *ADDABLE):
                 hint = f"there are {', '.join(ADDABLE)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from pytest_sandbox_runtime.errors import CommandTimeoutError, SandboxClosedError, ServiceError
 from pytest_sandbox_runtime.handle import Handle
@@ -184,11 +184,28 @@ class LiveService(Handle):
 
 def launch(service: Service, sandbox: Sandbox, config: Config, log: str, undo: ExitStack) -> Process:
     """Start the program of ``service``, which prints into the file ``log``; ``undo`` ends it."""
-    with open(log, "ab", 0) as output:
-        restart = restart_of(service.restart)
-        process = sandbox.popen(command_of(service, config), stdout=output, stderr=STDOUT, restart=restart)
+    with open(log, "ab", 0) as output, ExitStack() as closing:
+        stdin = closing.enter_context(_endless_input()) if service.stdin_open else None
+        process = sandbox.popen(
+            command_of(service, config),
+            stdin=stdin,
+            stdout=output,
+            stderr=STDOUT,
+            restart=restart_of(service.restart),
+            tty=service.tty,
+        )
     undo.callback(process.close)
     return process
+
+
+def _endless_input() -> IO[bytes]:
+    """Return a pipe that nobody writes to, and that never ends: who has it to read has it to write, too."""
+    read, write = os.pipe()
+    try:
+        return open(f"/proc/self/fd/{read}", "r+b", 0)
+    finally:
+        os.close(read)
+        os.close(write)
 
 
 def command_of(service: Service, config: Config) -> Any:

@@ -42,6 +42,7 @@ class Service:
     ``restart`` is "no", "always", or "on-failure", with or without the most times as in "on-failure:3".
     ``url`` is how clients are told of it, with {host} and {port} where those of its first port go.
     ``timeout`` is how long it may take to be ready, and ``stop_timeout`` to end after ``stop_signal``, in seconds.
+    ``tty`` has it on a terminal that nobody types on; with ``stdin_open`` its standard input has no end.
     ``sandbox`` are words of SandboxSpec.
     """
 
@@ -59,6 +60,8 @@ class Service:
     stop_timeout: float = field(default=10, kw_only=True)
     timeout: float = field(default=60, kw_only=True)
     url: str = field(default="http://{host}:{port}/", kw_only=True)
+    tty: bool = field(default=False, kw_only=True)
+    stdin_open: bool = field(default=False, kw_only=True)
     sandbox: Any = field(default=(), kw_only=True)
     seeds: tuple[Seed, ...] = field(default=(), kw_only=True)
 

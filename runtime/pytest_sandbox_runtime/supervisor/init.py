@@ -11,22 +11,19 @@ import fcntl
 import os
 import resource  # noqa: F401  os.wait4 loads it, when the host's files are out of reach
 import select
-import struct
 import termios
 import time
 
 from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
 from pytest_sandbox_runtime.supervisor.messages import receive, send
+from pytest_sandbox_runtime.supervisor.terminals import Terminals, open_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _READY = select.POLLIN | select.POLLHUP
-# termios has these two from Python 3.13 on: ioctl_tty(2).
-_TIOCSPTLCK = 0x40045431
-_TIOCGPTN = 0x80045430
 _ENDING = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGQUIT)
 _FIRST_DELAY, _MOST_DELAY = 0.1, 60.0
 # Python ignores some signals, and who started pytest may ignore others; a command begins with none ignored.
@@ -42,6 +39,8 @@ class Init:
         self._kept: dict[int, Kept] = {}
         # Commands that start again, each at a moment of time.monotonic.
         self._due: list[tuple[float, Kept, socket.socket]] = []
+        self._poll = select.poll()
+        self._terminals = Terminals(self._poll)
         self._requests: dict[str, Callable[..., None]] = {
             "exec": self._exec,
             "signal": self._signal,
@@ -54,14 +53,15 @@ class Init:
         """Serve until the last client has gone; returns init's exit status."""
         block([signal.SIGCHLD])
         deaths = signalfd([signal.SIGCHLD])
-        poll = select.poll()
-        poll.register(deaths, select.POLLIN)
-        poll.register(self._control, select.POLLIN)
+        self._poll.register(deaths, select.POLLIN)
+        self._poll.register(self._control, select.POLLIN)
         while True:
-            for fd, _ in poll.poll(self._start_due()):
+            for fd, _ in self._poll.poll(self._start_due()):
                 if fd == deaths:
                     os.read(deaths, 4096)
                     self._reap()
+                elif fd != self._control.fileno():
+                    self._terminals.move(fd)
                 elif not self._answer():
                     return 0
 
@@ -80,7 +80,7 @@ class Init:
     def _exec(self, command: tuple[object, ...], fds: list[int]) -> None:
         reply = socket.socket(fileno=os.dup(fds[0]))
         try:
-            pid, master = start(command, fds[1:])
+            pid, master = self._start(command, fds[1:])
         except OSError as error:
             _tell(reply, ("failed", error.errno or 0, os.fsdecode(error.filename or "")))
             reply.close()
@@ -92,6 +92,14 @@ class Init:
         _tell(reply, ("started", pid), () if master is None else (master,))
         if master is not None:
             os.close(master)
+
+    def _start(self, command: tuple[object, ...], streams: list[int]) -> tuple[int, int | None]:
+        """Start a command: see ``start``; where it has streams beside a terminal, what it prints goes to the second."""
+        pid, master = start(command, streams)
+        if master is not None and streams:
+            self._terminals.add(pid, master, streams[1])
+            master = None
+        return pid, master
 
     def _signal(self, pid: int, number: int, group: bool, fds: list[int]) -> None:  # noqa: FBT001, ARG002
         if number in _ENDING:
@@ -156,7 +164,7 @@ class Init:
             self._due.remove(entry)
             _, kept, reply = entry
             try:
-                pid, _ = start(kept.command, kept.fds)
+                pid, _ = self._start(kept.command, kept.fds)
             except OSError:
                 kept.close()
                 _tell(reply, ("exited", 127, 0.0))
@@ -169,6 +177,7 @@ class Init:
 
     def _reap(self) -> None:
         for pid, status, usage in _dead():
+            self._terminals.end(pid)
             reply, kept = self._waiting.pop(pid, None), self._kept.pop(pid, None)
             if reply is not None and kept is not None and kept.goes_on(os.waitstatus_to_exitcode(status)):
                 self._due.append((time.monotonic() + kept.delay(), kept, reply))
@@ -245,12 +254,13 @@ def start(command: tuple[object, ...], fds: list[int]) -> tuple[int, int | None]
     """Start a command; returns its pid, and the terminal's master where it has one. Raises OSError.
 
     ``command`` is argv, environment, working directory, (uid, gid, groups) or None for our own, the rows and columns
-    of its terminal or None, and how it starts again or None; ``fds`` are its standard streams, none with a terminal.
+    of its terminal or None, and how it starts again or None; ``fds`` are its standard streams, without a terminal.
     """
     argv, env, workdir, user, window, _ = command
     if window is not None:
-        master, slave = _open_terminal(*window)  # type: ignore[misc]
+        master, slave = open_terminal(*window)  # type: ignore[misc]
         try:
+            _give(slave, user)  # type: ignore[arg-type]
             return _fork(argv, env, workdir, user, [slave] * 3, terminal=True), master  # type: ignore[arg-type]
         except OSError:
             os.close(master)
@@ -262,12 +272,13 @@ def start(command: tuple[object, ...], fds: list[int]) -> tuple[int, int | None]
     return _spawn(argv, env, workdir, fds), None  # type: ignore[arg-type]
 
 
-def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
-    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-    number = struct.unpack("i", fcntl.ioctl(master, _TIOCGPTN, b"\0\0\0\0"))[0]
-    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
-    return master, os.open(f"/dev/pts/{number}", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+def _give(terminal: int, user: tuple[int, int, list[int]] | None) -> None:
+    """Let ``user`` open the terminal again, as /dev/stdout."""
+    if user is not None:
+        try:  # noqa: SIM105  contextlib is not needed here otherwise
+            os.fchown(terminal, user[0], -1)
+        except OSError:
+            pass  # with one mapped id there is nobody else
 
 
 def _candidates(program: bytes, env: dict[bytes, bytes]) -> Iterator[bytes]:

@@ -191,10 +191,23 @@ def test_it_starts_again_as_it_is_to(up: Up) -> None:
     assert project["flaky"].process.poll() is None
 
 
+def test_a_shell_stays_on_a_terminal_or_an_open_input(up: Up) -> None:
+    project = up("""
+        services:
+          box: {image: base, command: sh -c "busybox tty >/dev/stdout; echo $$TERM; exec sh", tty: true, restart: always, user: app}
+          open: {image: base, command: sh, stdin_open: true}
+          closed: {image: base, command: sh}
+          after: {image: base, command: sleep 1000, depends_on: {closed: {condition: service_completed_successfully}}}
+        """)
+    project["box"].wait(ready.all_of(ready.log("xterm"), ready.log(r"/ \$ ")))
+    assert project["box"].logs().startswith("/dev/pts/0\r\nxterm\r\n")
+    assert project["closed"].process.returncode == 0
+    assert [project[name].process.poll() for name in ("box", "open")] == [None, None]
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("tty: true", r"compose\.yaml:2: services\.app\.tty: a service has no terminal\n  hint: "),
         ("cap_add: [SYS_ADMIN]", r"services\.app\.cap_add: SYS_ADMIN would reach beyond the sandbox"),
         (
             "volumes: [{type: volume, source: d, target: /d, volume: {subpath: x/y}}]",
