@@ -108,7 +108,8 @@ def test_a_seed_that_fails_keeps_nothing(
 
 
 def test_a_service_that_dies_of_its_seed_is_told(engine: Engine, network: LiveNetwork, base: Image) -> None:
-    fragile = Service(base, command="trap 'echo lost; exit 5' TERM; echo up; while true; do sleep 1000 & wait; done")
+    command = "trap 'echo lost; exit 5' TERM; echo up; while true; do sleep 1000 & wait; done"
+    fragile = Service(base, command=command, ready=ready.log("up"))
     with pytest.raises(ServiceError, match="did not end cleanly after it was seeded: status 5\n(.|\n)*lost"):
         engine.start(fragile.seed("true"), network)
 
