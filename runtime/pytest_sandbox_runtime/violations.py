@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from pytest_sandbox_runtime.network.names import HOST_GATEWAY
 from pytest_sandbox_runtime.network.watch import LOG_NAME
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ class Violation(NamedTuple):
     """A connection that was refused, or, where ``port`` is 0, a look-up.
 
     ``program`` is its command line, cut after 200 characters, "" where it is not known and "the test" for the process
-    that asks; ``name`` is an address where the program said no name, and "gateway" for that of its network.
+    that asks; ``name`` is an address where the program said no name, and "host-gateway" for that of its network.
     """
 
     sandbox: str
@@ -30,8 +31,8 @@ class Violation(NamedTuple):
     @property
     def remedy(self) -> str:
         """The words that would allow it."""
-        if self.name == "gateway":
-            return f'network.expose("some.name", {self.port}), for a server of the test, which is then at that name'
+        if self.name == HOST_GATEWAY:
+            return f'network.expose("{HOST_GATEWAY}", {self.port}), for a server of the test'
         if self._is_address:
             return "network=Network(internet=True)"
         return f'network=Network(allow=["{self.name}:{self.port or 443}"])'

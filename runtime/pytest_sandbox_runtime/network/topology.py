@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pytest_sandbox_runtime.network.bridge import DNS_PORT, GATEWAY, Plan, addresses_of
-from pytest_sandbox_runtime.network.names import spelled
+from pytest_sandbox_runtime.network.names import HOST_GATEWAY, spelled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
     # Names, and the addresses that they stand for.
     Member = tuple[tuple[str, ...], tuple[bytes, ...]]
+
+
+def outlet(name: str) -> str:
+    """Return who is behind a ``name`` that is reached over a network, but on no sandbox."""
+    return f"outlet {name}"
 
 
 class Known:
@@ -37,10 +42,10 @@ class Known:
 
     def refused(self, address: bytes, port: int) -> str | None:
         """Return as what ``port`` of ``address``, which this network ``holds``, is closed to everybody here, if so."""
+        if address in self._gateway:
+            return None if port in (DNS_PORT, *self.open.get(outlet(HOST_GATEWAY), ())) else HOST_GATEWAY
         who = self.who_has(address)
-        if who in self.open:
-            return None if port in self.open[who] else self.members[who][0][0]
-        return "gateway" if address in self._gateway and port != DNS_PORT else None
+        return self.members[who][0][0] if who in self.open and port not in self.open[who] else None
 
 
 class Topology:

@@ -10,6 +10,7 @@ from pytest_sandbox_runtime.network.bridge import BRIDGE_NAME, GATEWAY, Bridge, 
 from pytest_sandbox_runtime.network.names import HOST_GATEWAY, hosts_lines, spelled
 from pytest_sandbox_runtime.network.namespaces import open_in
 from pytest_sandbox_runtime.network.ports import forward, listen
+from pytest_sandbox_runtime.network.topology import outlet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ class Networks:
 
         Raises OSError, with EADDRINUSE where that port leads somewhere already.
         """
-        network, who = self._known(number), f"outlet {name}"
+        network, who = self._known(number), outlet(name)
         if name not in network.outlets:
             network.outlets[name] = network.bridge.add_host()
             self.name(number, who, (name,), (network.outlets[name],))

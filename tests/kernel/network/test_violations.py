@@ -113,14 +113,25 @@ def test_what_a_network_has_is_not_said_and_what_it_lacks_is(
         found = engine.violations()
     assert [(one.name, one.port) for one in found] == [
         ("api.example.org", 443),
-        ("gateway", 8000),
+        ("host-gateway", 8000),
         ("other.example.org", 0),
     ]
     assert [one.remedy for one in found] == [
         'network=Network(allow=["api.example.org:443"])',
-        'network.expose("some.name", 8000), for a server of the test, which is then at that name',
+        'network.expose("host-gateway", 8000), for a server of the test',
         'network=Network(allow=["other.example.org:443"])',
     ]
+
+
+def test_what_is_exposed_at_the_gateway_is_not_said(
+    engine: Engine, network: LiveNetwork, create: Callable[..., Sandbox]
+) -> None:
+    box = create(network)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        network.expose("host-gateway", server.getsockname()[1], port=8000)
+        assert python(box, f"{CONNECT}; print('there')", network.gateway, 8000) == "there"
+        assert "refused" in python(box, CONNECT, network.gateway, 8001)
+    assert wanted(engine) == [("host-gateway", 8001)]
 
 
 def test_what_is_allowed_is_not_said(engine: Engine, create: Callable[..., Sandbox]) -> None:
