@@ -1,7 +1,8 @@
 """Tests inside: each test's whole protocol runs in a fork of this process that has entered a sandbox.
 
-What its reporters are told here is what they would be told of a plain run. While one test runs, the fork of the next
-waits in a sandbox of its own: between them nothing changes in this process. PYTEST_DONT_REWRITE.
+What its reporters are told here is what they would be told of a plain run. Tests of a unit that follow each other have
+one fork, and one sandbox; while its last test runs, the fork of the next unit waits in a sandbox of its own: between
+them nothing changes in this process. PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pytest_sandbox.zygote import Zygote
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_sandbox.told import Told
+    from pytest_sandbox.told import Recorder, Told
     from pytest_sandbox.zygote import Unit
 
+_RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 # What a plain run stops at.
 _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
@@ -57,14 +59,21 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest
     if made.excinfo is not None:
         yield _report(item, made)
     else:
-        unit = made.result
+        unit, following = made.result, units.following(item, nextitem)
+        is_over = True
         try:
-            unit.begin()
-            units.get_ahead(nextitem)
+            unit.begin(item, following)
+            if following is None:
+                units.get_ahead(nextitem)
             heard = pytest.CallInfo.from_call(lambda: _hear(unit), "call", reraise=_ENDS_THE_RUN)
-            yield from _kept(unit, [_report(item, heard)] if heard.excinfo is not None else _log(item, heard.result))
+            is_dead = heard.excinfo is not None
+            is_over = is_dead or following is None
+            for report in [_report(item, heard)] if is_dead else _log(item, heard.result):
+                _add_to(report, item, unit, is_last=is_dead or report.when == "teardown", is_over=is_over)
+                yield report
         finally:
-            unit.close()
+            if is_over:
+                units.end(unit)
     yield from _tear_down(item, nextitem)
 
 
@@ -73,8 +82,6 @@ def _report(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
     if call.excinfo is not None and call.excinfo.errisinstance(Died):
         report.longrepr = str(call.excinfo.value)
         report.sections += _left_in_capture(item.config)
-        # There is none of its teardown.
-        fixtures.end_captures(item, report)
     return report
 
 
@@ -102,7 +109,7 @@ def _hear(unit: Unit) -> Told:
 def _how_it_died(unit: Unit) -> str:
     from pytest_sandbox_runtime.specs import Outcome
 
-    status = unit.item.config.stash[UNITS].status_of(unit)
+    status = unit.first.config.stash[UNITS].status_of(unit)
     if status is None:
         return "the test's process has closed its connection to pytest, and was killed"
     outcome = Outcome("the test's process", status, oom_killed=unit.sandbox.was_oom_killed())
@@ -128,18 +135,19 @@ def _log(item: pytest.Item, told: Told) -> Iterator[pytest.TestReport]:
         raise told.raised
 
 
-def _kept(unit: Unit, reports: Iterator[pytest.TestReport] | list[pytest.TestReport]) -> Iterator[pytest.TestReport]:
-    """Yield the reports; the last one, which is of the teardown, also says what is kept of it, and where."""
-    for report in reports:
-        if report.when != "setup" or not report.passed:
-            violations.tell(unit.item, report)
-        if report.failed:
-            unit.item.stash[fixtures.FAILED] = True
-        if report.when == "teardown" and (kept := fixtures.keep(unit.item, unit.sandbox)):
-            report.user_properties = [*report.user_properties, kept]
-        if report.when == "teardown":
-            fixtures.end_captures(unit.item, report)
-        yield report
+def _add_to(report: pytest.TestReport, item: pytest.Item, unit: Unit, *, is_last: bool, is_over: bool) -> None:
+    """Have a report say what was refused, and, where it is the test's last, what is kept of its sandbox, and where.
+
+    What is captured is of the whole unit, and said when that ``is_over``.
+    """
+    if report.when != "setup" or not report.passed:
+        violations.tell(item, report)
+    if report.failed:
+        item.stash[fixtures.FAILED] = unit.first.stash[fixtures.FAILED] = True
+    if is_last and (kept := fixtures.keep(item, unit.sandbox)):
+        report.user_properties = [*report.user_properties, kept]
+    if is_last and is_over:
+        fixtures.end_captures(unit.first, report)
 
 
 def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.TestReport]:
@@ -154,45 +162,65 @@ def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pyte
             yield _report(item, call)
 
 
-def _live(item: pytest.Item) -> Told:
-    """Run the protocol, in the fork: it begins with nothing set up, and unmakes all that it makes."""
+def _live(item: pytest.Item, following: pytest.Item | None) -> Told:
+    """Run the protocol, in the fork: it begins with nothing set up, and in the end has unmade all that it has made."""
     from pytest_sandbox.told import Recorder
 
-    # What the parent has made is seen, and is the parent's to unmake.
-    state: Any = item.session._setupstate
-    for finalizers, _ in state.stack.values():
-        finalizers.clear()
-    recorder = Recorder(item)
+    if _RECORDER not in item.config.stash:
+        # What the parent has made is seen, and is the parent's to unmake.
+        state: Any = item.session._setupstate
+        for finalizers, _ in state.stack.values():
+            finalizers.clear()
+        item.config.stash[_RECORDER] = Recorder(item.session)
     raised = None
     try:
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
     except _ENDS_THE_RUN as error:
         raised = error
-    return recorder.end(raised)
+    return item.config.stash[_RECORDER].end(raised)
+
+
+def _runs_in(item: pytest.Item) -> object:
+    """Return what is the same of all tests of a unit; None of one that cannot run inside."""
+    if not marks.runs_inside(item) or marks.error_of(item):
+        return None
+    # A copy of the machine with other words is another machine.
+    return marks.unit_of(item), marks.spec_of(item)
 
 
 class Units:
-    """The units of a run: the zygote that they are forks of, and the one that waits."""
+    """The units of a run: the zygote that they are forks of, the one that runs, and the one that waits."""
 
     def __init__(self, session: pytest.Session) -> None:
         self._session = session
         self._zygote: Zygote | None = None
+        self._current: Unit | None = None
         self._waiting: Unit | None = None
 
     def take(self, item: pytest.Item) -> Unit:
         """Return the unit of ``item``; where its sandbox cannot be made, the test fails or is skipped."""
         __tracebackhide__ = True
+        if self._current is not None and _runs_in(self._current.first) == _runs_in(item):
+            return self._current
+        self._finish_current()
         unit, self._waiting = self._waiting, None
-        if unit is not None:
-            if unit.item is item:
-                return unit
+        if unit is not None and unit.first is not item:
             unit.close()
-        if error := marks.error_of(item):
-            pytest.fail(error, pytrace=False)
-        return self._fork(item)
+            unit = None
+        if unit is None:
+            if error := marks.error_of(item):
+                pytest.fail(error, pytrace=False)
+            unit = self._fork(item)
+        self._current = unit
+        return unit
+
+    def following(self, item: pytest.Item, nextitem: pytest.Item | None) -> pytest.Item | None:
+        """Return the test that comes next, if it is of the same unit."""
+        is_same = marks.unit_of(item) is not item and nextitem is not None and _runs_in(nextitem) == _runs_in(item)
+        return nextitem if is_same else None
 
     def get_ahead(self, item: pytest.Item | None) -> None:
-        """Have the next test's unit ready, if it is to run inside."""
+        """Have the next unit ready, if the test that comes next is to run inside."""
         if item is not None and marks.runs_inside(item) and not marks.error_of(item):
             try:
                 self._waiting = self._fork(item)
@@ -216,10 +244,21 @@ class Units:
 
     def status_of(self, unit: Unit) -> int | None:
         """Return how the unit's process ended, as subprocess has it; None if it has not."""
-        return None if self._zygote is None else self._zygote.status(unit.item)
+        return None if self._zygote is None else self._zygote.status(unit.first)
+
+    def end(self, unit: Unit) -> None:
+        """End a unit that has nothing left to tear down, or whose tests must not go on."""
+        self._current = None
+        unit.close()
+
+    def _finish_current(self) -> None:
+        unit, self._current = self._current, None
+        if unit is not None:
+            unit.finish()
 
     def close(self) -> None:
-        """End the unit that waits, and the zygote."""
+        """End what there is of units, and the zygote."""
+        self._finish_current()
         if self._waiting is not None:
             self._waiting.close()
         if self._zygote is not None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_sandbox.image_words import image_named
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
-    import pytest
-
     from pytest_sandbox_runtime.specs import SandboxSpec
 
 MARKER = (
@@ -18,6 +18,7 @@ MARKER = (
     "extra_hosts=(), ulimits=(), cap_add=(), cap_drop=(), shm_size=None): give this test "
     "a disposable machine; without the sandbox fixture its body runs inside it"
 )
+NO_MARKER = "no_sandbox: run this test as it is, also with --sandbox"
 # Whoever asks for one of these drives sandboxes from outside.
 _DRIVING = {
     "sandbox",
@@ -31,7 +32,9 @@ _DRIVING = {
 
 def is_marked(item: pytest.Item) -> bool:
     """Whether ``item`` is to have a sandbox, by its marker or by --sandbox."""
-    return item.get_closest_marker("sandbox") is not None or item.config.stash[SETTINGS].everything
+    if item.get_closest_marker("no_sandbox") is not None:
+        return False
+    return item.get_closest_marker("sandbox") is not None or bool(item.config.stash[SETTINGS].unit)
 
 
 def runs_inside(item: pytest.Item) -> bool:
@@ -40,6 +43,15 @@ def runs_inside(item: pytest.Item) -> bool:
         return False
     inside = next((mark.kwargs["inside"] for mark in item.iter_markers("sandbox") if "inside" in mark.kwargs), None)
     return bool(inside) if inside is not None else not _DRIVING & set(getattr(item, "fixturenames", ()))
+
+
+def unit_of(item: pytest.Item) -> pytest.Item | pytest.Collector:
+    """Return what has one machine for all its tests that run inside: the test, its file, or the session."""
+    unit = item.config.stash[SETTINGS].unit
+    if unit == "session":
+        return item.session
+    # Not only of Python: a doctest's text file is one, too.
+    return next(node for node in item.listchain() if isinstance(node, pytest.File)) if unit == "module" else item
 
 
 def spec_of(item: pytest.Item) -> SandboxSpec:

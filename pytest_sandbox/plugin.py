@@ -48,6 +48,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", marks.MARKER)
+    config.addinivalue_line("markers", marks.NO_MARKER)
     config.stash[settings.SETTINGS] = settings.read_settings(config)
     if config.stash[settings.SETTINGS].lock or (config.rootpath / settings.LOCK_NAME).exists():
         from pytest_sandbox import locking

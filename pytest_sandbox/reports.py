@@ -20,8 +20,8 @@ def header(config: pytest.Config) -> str:
     """Return the line of the report's head."""
     settings = config.stash[SETTINGS]
     words = [f"image {settings.image}"]
-    if settings.everything:
-        words.insert(0, "every test inside")
+    if settings.unit:
+        words.insert(0, f"every {settings.unit} inside")
     if settings.best_effort_limits and sys.platform == "linux":
         from pytest_sandbox_runtime.capabilities import limits_not_enforced
 

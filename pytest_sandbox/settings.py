@@ -13,6 +13,7 @@ from pytest_sandbox.image_words import WORDS, cache_from, cache_to, path_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+UNITS = ("test", "module", "session")
 KEEP = ("none", "failed", "all")
 MISSING = ("fail", "skip")
 LOCK_NAME = "sandbox.lock"
@@ -23,7 +24,7 @@ VIOLATIONS = ("ignore", "warn", "error")
 class Settings(NamedTuple):
     """What the user has said of this run."""
 
-    everything: bool
+    unit: str
     image: str
     keep: str
     capture: str
@@ -48,12 +49,25 @@ SETTINGS = pytest.StashKey[Settings]()
 def add_options(parser: pytest.Parser) -> None:
     """Declare every option and ini key."""
     group = parser.getgroup("sandbox", "disposable machines for tests")
+    # One for each word, as argparse would take a path behind --sandbox for one.
     group.addoption(
         "--sandbox",
-        action="store_true",
-        dest="sandbox_everything",
+        "--sandbox=test",
+        action="store_const",
+        const="test",
+        default="",
+        dest="sandbox_unit",
         help="run every test inside a disposable copy of this machine",
     )
+    for unit in UNITS[1:]:
+        group.addoption(
+            f"--sandbox={unit}",
+            action="store_const",
+            const=unit,
+            default="",
+            dest="sandbox_unit",
+            help=f"run every test inside, with one copy of this machine for each {unit}",
+        )
     group.addoption(
         "--sandbox-image",
         metavar="IMAGE",
@@ -162,7 +176,7 @@ def read_settings(config: pytest.Config) -> Settings:
     """Return what options, variables and ini keys say, in that order; raises UsageError."""
     keep = config.getoption("sandbox_keep") or _ini(config, "sandbox_retention_policy", KEEP)
     return Settings(
-        everything=config.getoption("sandbox_everything"),
+        unit=config.getoption("sandbox_unit"),
         image=_image(config),
         keep=str(keep),
         capture=str(config.getoption("sandbox_capture") or _ini(config, "sandbox_capture", KEEP)),

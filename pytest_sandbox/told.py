@@ -58,19 +58,21 @@ class _Diverted:
 class Recorder:
     """Stands, in the fork, where the run's reporters stand in its parent: they are told there, and only there."""
 
-    def __init__(self, item: pytest.Item) -> None:
-        self._item = item
+    def __init__(self, session: Any) -> None:
+        self._config: pytest.Config = session.config
+        self._session = session
         self.told = Told()
-        session: Any = item.session
         hooks_of = session.gethookproxy
         session.gethookproxy = lambda path: _Diverted(hooks_of(path), self)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note the report."""
-        config = self._item.config
+        config = self._config
         if any(_when(earlier) == "call" for earlier in self.told.reports):
             # Where subtests have failed, this makes their test fail.
             config.hook.pytest_report_teststatus(report=report, config=config)
+        # By which the session stops, and tears all down before: --maxfail.
+        self._session.pytest_runtest_logreport(report)
         self.told.reports.append(pack(config, report))
 
     def pytest_runtest_logstart(self, **_words: object) -> None:
@@ -94,11 +96,11 @@ class Recorder:
         self.told.warnings.append(caught)
 
     def end(self, raised: BaseException | None) -> Told:
-        """Return all that was noted."""
-        session = self._item.session
+        """Return all that was noted, and begin anew."""
+        session, told, self.told = self._session, self.told, Told()
         if raised is not None and not _can_travel(raised):
             raised = KeyboardInterrupt(f"{type(raised).__name__}: {raised}")
-        return replace(self.told, raised=raised, shouldstop=session.shouldstop, shouldfail=session.shouldfail)
+        return replace(told, raised=raised, shouldstop=session.shouldstop, shouldfail=session.shouldfail)
 
 
 def _when(packed: Packed) -> str | None:

@@ -1,4 +1,4 @@
-"""The zygote: a fork of this process, made when nothing changes in it any more, of which each test inside is a fork.
+"""The zygote: a fork of this process, made when nothing changes in it any more, of which each unit inside is a fork.
 
 A fork makes the pages of both sides copy on write, so this process would pay for each test's again and again; the
 zygote does nothing but fork. What is open, imported and collected here is so there, and in every test.
@@ -16,28 +16,31 @@ import socket
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_sandbox.fixtures import CAPTURES, IS_INSIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pytest
 
     from pytest_sandbox.told import Told
     from pytest_sandbox_runtime.sandbox import Sandbox
 
-    Live = Callable[[pytest.Item], Told]
+    Live = Callable[[pytest.Item, pytest.Item | None], Told]
 
-_GO = b"!"
+# The number of the test that is to run, and of the one that follows it there; _NONE, for both, to tear all down. And
+# how many tests of the session have failed.
+_ORDER = struct.Struct("!3i")
+_NONE = -1
 _LENGTH = struct.Struct("!Q")
 # How long what has said its last word may take to die.
 _GRACE = 1.0
 
 
 class Zygote:
-    """The parent's side: asks for forks, and for how they ended."""
+    """The parent's side: asks for forks, and for how they ended. Tests go by their numbers in the session."""
 
     def __init__(
         self, config: pytest.Config, items: Sequence[pytest.Item], live: Live, forget: Callable[[], None]
@@ -53,11 +56,11 @@ class Zygote:
                 _serve(theirs, items, live, forget)
 
     def fork(self, item: pytest.Item, sandbox: Sandbox) -> Unit:
-        """Have a process for ``item`` wait in ``sandbox``; raises OSError where the zygote has died."""
+        """Have a process for ``item``, and others behind it, wait in ``sandbox``; OSError where the zygote has died."""
         from pytest_sandbox_runtime.supervisor.messages import send
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        unit = Unit(item, sandbox, ours)
+        unit = Unit(item, sandbox, ours, self._numbers)
         with theirs:
             try:
                 message = ("fork", self._numbers[id(item)], tuple(sandbox.way_in()), os.getcwd())
@@ -67,12 +70,12 @@ class Zygote:
                 raise
         return unit
 
-    def status(self, item: pytest.Item) -> int | None:
-        """Return how the process of ``item`` ended, as subprocess has it; None if it has not."""
+    def status(self, first: pytest.Item) -> int | None:
+        """Return how the process whose ``first`` test that is ended, as subprocess has it; None if it has not."""
         from pytest_sandbox_runtime.supervisor.messages import receive, send
 
         with contextlib.suppress(OSError):
-            send(self._channel, ("status", self._numbers[id(item)]))
+            send(self._channel, ("status", self._numbers[id(first)]))
             if (received := receive(self._channel)) is not None:
                 (status,), _ = received
                 return status  # type: ignore[return-value]
@@ -85,18 +88,26 @@ class Zygote:
 
 
 class Unit:
-    """A test's process in its sandbox: it waits until it is told to begin, and then tells how the test went."""
+    """A process in a sandbox: it waits until it is told which test to run, and then tells how that went."""
 
-    def __init__(self, item: pytest.Item, sandbox: Sandbox, channel: socket.socket) -> None:
-        self.item = item
+    def __init__(
+        self, first: pytest.Item, sandbox: Sandbox, channel: socket.socket, numbers: Mapping[int, int]
+    ) -> None:
+        self.first = first
         self.sandbox = sandbox
         self._channel = channel
+        self._numbers = numbers
+        self._has_more = False
 
-    def begin(self) -> None:
-        """Let the test run."""
+    def begin(self, item: pytest.Item, following: pytest.Item | None) -> None:
+        """Let a test run; what it has set up and ``following`` needs, too, it leaves as it is."""
+        self._has_more = following is not None
+        self._tell(self._numbers[id(item)], _NONE if following is None else self._numbers[id(following)])
+
+    def _tell(self, *order: int) -> None:
         # Where it is dead already, who hears it is told how.
         with contextlib.suppress(OSError):
-            self._channel.send(_GO, socket.MSG_NOSIGNAL)
+            self._channel.send(_ORDER.pack(*order, self.first.session.testsfailed), socket.MSG_NOSIGNAL)
 
     def hear(self, timeout: float | None) -> Told | str | None:
         """Return what the process has to tell, a sentence where it could not begin, or None where it died unheard.
@@ -127,11 +138,20 @@ class Unit:
             data += chunk
         return bytes(data)
 
+    def finish(self) -> None:
+        """Have it tear down what it has left for tests that will not come, and end it."""
+        if self._has_more:
+            self._tell(_NONE, _NONE)
+            with contextlib.suppress(OSError):
+                self._channel.recv(1)
+        self.close()
+
     def close(self) -> None:
         """End the sandbox and all that is left in it. Again: nothing."""
+        self._has_more = False
         self._channel.close()
         # Of one that was never to run.
-        for capture in self.item.stash.get(CAPTURES, []):
+        for capture in self.first.stash.get(CAPTURES, []):
             capture.discard()
         self.sandbox.close()
 
@@ -214,7 +234,7 @@ class _Nursery:
             if pid == 0:
                 self._channel.close()
                 signal.signal(signal.SIGINT, self._interrupt)
-                _be(self._items[number], theirs, self._live)
+                _be(self._items, self._items[number].config, theirs, self._live)
             self._running[number] = pid
             self._ended.pop(number, None)
 
@@ -243,19 +263,25 @@ class _Nursery:
         return None
 
 
-def _be(item: pytest.Item, channel: socket.socket, live: Live) -> NoReturn:
+def _be(items: Sequence[pytest.Item], config: pytest.Config, channel: socket.socket, live: Live) -> NoReturn:
     status = 1
+    session: Any = items[0].session
     try:
-        item.config.stash[IS_INSIDE] = True
-        if channel.recv(1) == _GO:
-            told = live(item)
-            flush(item.config)
+        config.stash[IS_INSIDE] = True
+        while order := channel.recv(_ORDER.size, socket.MSG_WAITALL):
+            number, following, session.testsfailed = _ORDER.unpack(order)
+            if number == _NONE:
+                # As a plain run does at the session's end.
+                session._setupstate.teardown_exact(None)
+                break
+            told = live(items[number], None if following == _NONE else items[following])
+            flush(config)
             _send(channel, told)
         status = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        flush(item.config)
+        flush(config)
         os._exit(status)
 
 
