@@ -45,6 +45,8 @@ CAPTURES: pytest.StashKey[list[Capture]] = pytest.StashKey()
 CAPTURED = "sandbox.capture"
 # The user property that tells what a test was refused by its network.
 REFUSED = "sandbox.refused"
+# And what it has left behind.
+LEFT = "sandbox.left"
 STARTS = pytest.StashKey["list[tuple[float, str, str]]"]()
 
 

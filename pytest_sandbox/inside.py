@@ -7,18 +7,20 @@ them nothing changes in this process. PYTEST_DONT_REWRITE.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox import fixtures, marks, violations
+from pytest_sandbox import fixtures, leaks, marks, measuring, violations
 from pytest_sandbox.fixtures import IS_INSIDE, UNITS
 from pytest_sandbox.zygote import Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_sandbox.measuring import Measured
     from pytest_sandbox.told import Recorder, Told
     from pytest_sandbox.zygote import Unit
 
@@ -68,6 +70,8 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest
             heard = pytest.CallInfo.from_call(lambda: _hear(unit), "call", reraise=_ENDS_THE_RUN)
             is_dead = heard.excinfo is not None
             is_over = is_dead or following is None
+            if heard.result is not None and not is_dead:
+                leaks.note(unit, item, heard.result.pid)
             for report in [_report(item, heard)] if is_dead else _log(item, heard.result):
                 _add_to(report, item, unit, is_last=is_dead or report.when == "teardown", is_over=is_over)
                 yield report
@@ -120,6 +124,7 @@ def _log(item: pytest.Item, told: Told) -> Iterator[pytest.TestReport]:
     """Yield the reports; what else was told is done: warnings recorded, the run ended."""
     from pytest_sandbox.told import unpack
 
+    item.config.stash[UNITS].note(told)
     for caught in told.warnings:
         message = warnings.WarningMessage(caught.message, caught.category, caught.filename, caught.lineno)
         words = {"warning_message": message, "when": caught.when, "nodeid": caught.nodeid, "location": None}
@@ -147,6 +152,7 @@ def _add_to(report: pytest.TestReport, item: pytest.Item, unit: Unit, *, is_last
     if is_last and (kept := fixtures.keep(item, unit.sandbox)):
         report.user_properties = [*report.user_properties, kept]
     if is_last and is_over:
+        leaks.tell(unit, item, report)
         fixtures.end_captures(unit.first, report)
 
 
@@ -162,22 +168,27 @@ def _tear_down(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pyte
             yield _report(item, call)
 
 
-def _live(item: pytest.Item, following: pytest.Item | None) -> Told:
+def _live(session: pytest.Session, item: pytest.Item | None, following: pytest.Item | None) -> Told:
     """Run the protocol, in the fork: it begins with nothing set up, and in the end has unmade all that it has made."""
     from pytest_sandbox.told import Recorder
 
-    if _RECORDER not in item.config.stash:
+    config, state = session.config, session._setupstate
+    if _RECORDER not in config.stash:
         # What the parent has made is seen, and is the parent's to unmake.
-        state: Any = item.session._setupstate
         for finalizers, _ in state.stack.values():
             finalizers.clear()
-        item.config.stash[_RECORDER] = Recorder(item.session)
+        config.stash[_RECORDER] = Recorder(session)
     raised = None
     try:
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if item is None:
+            # As a plain run does at the session's end.
+            state.teardown_exact(None)
+        else:
+            config.hook.pytest_runtest_protocol(item=item, nextitem=following)
     except _ENDS_THE_RUN as error:
         raised = error
-    return item.config.stash[_RECORDER].end(raised)
+    is_last = following is None or raised is not None or session.shouldfail or session.shouldstop
+    return config.stash[_RECORDER].end(raised, measuring.measured() if is_last else None)
 
 
 def _runs_in(item: pytest.Item) -> object:
@@ -195,6 +206,7 @@ class Units:
         self._session = session
         self._zygote: Zygote | None = None
         self._current: Unit | None = None
+        self.measured: list[Measured] = []
         self._waiting: Unit | None = None
 
     def take(self, item: pytest.Item) -> Unit:
@@ -234,7 +246,8 @@ class Units:
         try:
             if self._zygote is None:
                 engine = fixtures.engine_of(item.config)
-                self._zygote = Zygote(item.config, self._session.items, _live, engine.leave)
+                live = functools.partial(_live, self._session)
+                self._zygote = Zygote(item.config, self._session.items, live, engine.leave)
             return self._zygote.fork(item, sandbox)
         except BaseException as error:
             sandbox.close()
@@ -253,8 +266,14 @@ class Units:
 
     def _finish_current(self) -> None:
         unit, self._current = self._current, None
-        if unit is not None:
-            unit.finish()
+        told = None if unit is None else unit.finish()
+        if told is not None:
+            self.note(told)
+
+    def note(self, told: Told) -> None:
+        """Keep what a unit has measured."""
+        if told.measured is not None:
+            self.measured.append(told.measured)
 
     def close(self) -> None:
         """End what there is of units, and the zygote."""
@@ -264,6 +283,8 @@ class Units:
         if self._zygote is not None:
             self._zygote.close()
         self._waiting = self._zygote = None
+        measuring.merge(self.measured)
+        self.measured.clear()
 
 
 def close(config: pytest.Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +60,8 @@ def spec_of(item: pytest.Item) -> SandboxSpec:
     words = _words(item)
     words.pop("inside", None)
     spec = make_spec(item.config, **words)
+    if runs_inside(item):
+        spec = _persisting(spec, item.config.stash[SETTINGS].persist)
     changed = item.ihook.pytest_sandbox_spec(item=item, spec=spec)
     return spec if changed is None else changed
 
@@ -76,7 +79,22 @@ def make_spec(config: pytest.Config, **words: Any) -> SandboxSpec:
             raise SpecError(f"a sandbox takes no argument {name!r}", hint=hint)
     if words.get("image") is None:
         words["image"] = image_named(config.stash[SETTINGS].image)
+    words.setdefault("network", config.stash[SETTINGS].network)
     return SandboxSpec(**words)
+
+
+def _persisting(spec: SandboxSpec, paths: tuple[str, ...]) -> SandboxSpec:
+    """Return ``spec`` with what tests inside write through."""
+    if not paths:
+        return spec
+    from dataclasses import replace
+
+    from pytest_sandbox_runtime.specs import Mount
+
+    for path in paths:
+        if not os.path.exists(path):
+            os.makedirs(path)
+    return replace(spec, mounts=(*spec.mounts, *(Mount(source=path, target=path, read_only=False) for path in paths)))
 
 
 def _words(item: pytest.Item) -> dict[str, Any]:

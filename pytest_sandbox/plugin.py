@@ -81,6 +81,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     fixtures.show_machines(items)
 
 
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, bool, bool]:
+    try:
+        return (yield)
+    finally:
+        if fixtures.UNITS in session.config.stash:
+            from pytest_sandbox import inside
+
+            # Before the engine: the kernel ends no pid namespace before all in it have been reaped, by their parents.
+            # And before anybody reports what was measured.
+            inside.close(session.config)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     if fixtures.UNITS not in item.config.stash and not marks.runs_inside(item):
@@ -131,9 +144,4 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.C
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if fixtures.UNITS in config.stash:
-        from pytest_sandbox import inside
-
-        # First: the kernel ends no pid namespace before all in it have been reaped, by whoever is their parent.
-        inside.close(config)
     reports.close_engine(config)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pytest_sandbox.fixtures import BEGAN, CAPTURED, ENGINE, IS_INSIDE, KEPT, REFUSED, SERVICES, STARTED, STARTS
+from pytest_sandbox.fixtures import BEGAN, CAPTURED, ENGINE, IS_INSIDE, KEPT, LEFT, REFUSED, SERVICES, STARTED, STARTS
 from pytest_sandbox.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -88,10 +88,11 @@ def summarize(reporter: TerminalReporter, config: pytest.Config) -> None:
         reporter.section("captured packets")
         for nodeid, path in captured:
             reporter.write_line(f"{nodeid}: {path}")
-    if refused := _told(reporter, REFUSED):
-        reporter.section("refused by the network of a sandbox")
-        for nodeid, what in refused:
-            reporter.write_line(f"{nodeid}: {what}")
+    for title, name in (("refused by the network of a sandbox", REFUSED), ("left behind", LEFT)):
+        if told := _told(reporter, name):
+            reporter.section(title)
+            for nodeid, what in told:
+                reporter.write_line(f"{nodeid}: {what}")
     wanted = config.stash[SETTINGS].durations
     starts = list(config.stash.get(STARTS, ()))
     starts.sort(reverse=True)

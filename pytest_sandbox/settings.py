@@ -11,9 +11,10 @@ import pytest
 from pytest_sandbox.image_words import WORDS, cache_from, cache_to, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 UNITS = ("test", "module", "session")
+NETWORKS = ("none", "host")
 KEEP = ("none", "failed", "all")
 MISSING = ("fail", "skip")
 LOCK_NAME = "sandbox.lock"
@@ -25,6 +26,9 @@ class Settings(NamedTuple):
     """What the user has said of this run."""
 
     unit: str
+    leaks: str
+    network: str
+    persist: tuple[str, ...]
     image: str
     keep: str
     capture: str
@@ -67,6 +71,17 @@ def add_options(parser: pytest.Parser) -> None:
             default="",
             dest="sandbox_unit",
             help=f"run every test inside, with one copy of this machine for each {unit}",
+        )
+    for option, wanted in (("--sandbox-report-leaks", "tell"), ("--sandbox-report-leaks=error", "error")):
+        group.addoption(
+            option,
+            action="store_const",
+            const=wanted,
+            default="",
+            dest="sandbox_leaks",
+            help="tell what each test inside leaves: files outside of its tmp_path, processes, listening ports"
+            if wanted == "tell"
+            else "the same, and it is an error",
         )
     group.addoption(
         "--sandbox-image",
@@ -115,6 +130,13 @@ def add_options(parser: pytest.Parser) -> None:
         "sandbox_missing", "what becomes of a test whose sandbox this host cannot make: fail or skip", default="fail"
     )
     parser.addini("sandbox_store", "the directory for images and runs", default="")
+    parser.addini(
+        "sandbox_persist",
+        "files and directories of the project that tests inside write through, as reports/",
+        type="args",
+        default=[],
+    )
+    parser.addini("sandbox_network", "the network of a sandbox whose marker says none: none or host", default="none")
     parser.addini("sandbox_show", "paths of the host, otherwise hidden, that its copies show", type="args", default=[])
     parser.addini(
         "sandbox_limits",
@@ -177,6 +199,9 @@ def read_settings(config: pytest.Config) -> Settings:
     keep = config.getoption("sandbox_keep") or _ini(config, "sandbox_retention_policy", KEEP)
     return Settings(
         unit=config.getoption("sandbox_unit"),
+        leaks=config.getoption("sandbox_leaks"),
+        network=_ini(config, "sandbox_network", NETWORKS),
+        persist=tuple(_persisted(config)),
         image=_image(config),
         keep=str(keep),
         capture=str(config.getoption("sandbox_capture") or _ini(config, "sandbox_capture", KEEP)),
@@ -194,6 +219,15 @@ def read_settings(config: pytest.Config) -> Settings:
         cache_to=config.getoption("sandbox_cache_to") or cache_to(os.environ),
         offline=config.getoption("sandbox_offline") or bool(os.environ.get("PYTEST_SANDBOX_OFFLINE")),
     )
+
+
+def _persisted(config: pytest.Config) -> Iterator[str]:
+    root = os.path.realpath(config.rootpath)
+    for path in config.getini("sandbox_persist"):
+        real = os.path.realpath(os.path.join(root, path))
+        if not real.startswith(f"{root}{os.sep}"):
+            raise pytest.UsageError(f"sandbox_persist has {path!r}, which is not below the project's directory, {root}")
+        yield real
 
 
 def _image(config: pytest.Config) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import pytest
 
 if TYPE_CHECKING:
     import warnings
+
+    from pytest_sandbox.measuring import Measured
 
     # A report, or what pytest_report_to_serializable makes of it.
     Packed = pytest.TestReport | dict[str, Any]
@@ -35,13 +38,18 @@ class Caught:
 
 @dataclass(frozen=True)
 class Told:
-    """All that a test leaves to the process that waits for it. ``raised`` is what ends the run, if it does."""
+    """All that a test leaves to the process that waits for it. ``raised`` is what ends the run, if it does.
+
+    ``measured`` is with the last of a unit; ``pid`` is that of the process, as its sandbox has it.
+    """
 
     reports: list[Packed] = field(default_factory=list)
     warnings: list[Caught] = field(default_factory=list)
     raised: BaseException | None = None
     shouldstop: bool | str = False
     shouldfail: bool | str = False
+    measured: Measured | None = None
+    pid: int = 0
 
 
 class _Diverted:
@@ -95,12 +103,13 @@ class Recorder:
         caught = Caught(message, category, warning_message.filename, warning_message.lineno, **where)
         self.told.warnings.append(caught)
 
-    def end(self, raised: BaseException | None) -> Told:
+    def end(self, raised: BaseException | None, measured: Measured | None) -> Told:
         """Return all that was noted, and begin anew."""
         session, told, self.told = self._session, self.told, Told()
         if raised is not None and not _can_travel(raised):
             raised = KeyboardInterrupt(f"{type(raised).__name__}: {raised}")
-        return replace(told, raised=raised, shouldstop=session.shouldstop, shouldfail=session.shouldfail)
+        ends = {"shouldstop": session.shouldstop, "shouldfail": session.shouldfail}
+        return replace(told, raised=raised, measured=measured, pid=os.getpid(), **ends)
 
 
 def _when(packed: Packed) -> str | None:

@@ -16,7 +16,7 @@ import socket
 import struct
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pytest_sandbox.fixtures import CAPTURES, IS_INSIDE
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from pytest_sandbox.told import Told
     from pytest_sandbox_runtime.sandbox import Sandbox
 
-    Live = Callable[[pytest.Item, pytest.Item | None], Told]
+    # Without a test it is to tear down what there is.
+    Live = Callable[[pytest.Item | None, pytest.Item | None], Told]
 
 # The number of the test that is to run, and of the one that follows it there; _NONE, for both, to tear all down. And
 # how many tests of the session have failed.
@@ -98,6 +99,8 @@ class Unit:
         self._channel = channel
         self._numbers = numbers
         self._has_more = False
+        # What was not there when it began, and the test that has left it.
+        self.left: dict[str, str] = {}
 
     def begin(self, item: pytest.Item, following: pytest.Item | None) -> None:
         """Let a test run; what it has set up and ``following`` needs, too, it leaves as it is."""
@@ -138,13 +141,14 @@ class Unit:
             data += chunk
         return bytes(data)
 
-    def finish(self) -> None:
-        """Have it tear down what it has left for tests that will not come, and end it."""
+    def finish(self) -> Told | None:
+        """Have it tear down what it has left for tests that will not come, and end it; returns what it tells then."""
+        told = None
         if self._has_more:
             self._tell(_NONE, _NONE)
-            with contextlib.suppress(OSError):
-                self._channel.recv(1)
+            told = self.hear(None)
         self.close()
+        return None if isinstance(told, str) else told
 
     def close(self) -> None:
         """End the sandbox and all that is left in it. Again: nothing."""
@@ -196,30 +200,44 @@ class _Nursery:
         self._channel = channel
         self._items = items
         self._live = live
-        self._running: dict[int, int] = {}
+        self._poll = select.poll()
+        self._poll.register(channel, select.POLLIN)
+        # By the number of their first test: the pid, and a pidfd of it.
+        self._running: dict[int, tuple[int, int]] = {}
         self._ended: dict[int, int] = {}
         # A terminal's Ctrl-C is for the parent and the test that runs.
         self._interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def serve(self) -> NoReturn:
+        is_asked = True
+        while is_asked:
+            for fd, _ in self._poll.poll():
+                if fd == self._channel.fileno():
+                    is_asked = self._answer()
+                else:
+                    # At once: the kernel does not end a sandbox before that, and who closes it may wait.
+                    self._reap(next(number for number, (_, pidfd) in self._running.items() if pidfd == fd))
+        for number in list(self._running):
+            # Dead with their sandboxes, and an orphan may wait for that: some hosts' PID 1 takes seconds.
+            self._reap(number)
+        os._exit(0)
+
+    def _answer(self) -> bool:
         from pytest_sandbox_runtime.supervisor.messages import receive, send
 
-        while (received := receive(self._channel)) is not None:
-            (word, *operands), fds = received
-            if word == "fork":
-                self._fork(*operands, *fds)  # type: ignore[arg-type]
-            else:
-                send(self._channel, (self._status(*operands),))  # type: ignore[arg-type]
-        for pid in self._running.values():
-            # Dead with their sandboxes, whose end the kernel keeps from a run until they are reaped, and an orphan may
-            # wait for that: some hosts' PID 1 takes seconds.
-            os.waitpid(pid, 0)
-        os._exit(0)
+        received = receive(self._channel)
+        if received is None:
+            return False
+        (word, *operands), fds = received
+        if word == "fork":
+            self._fork(*operands, *fds)  # type: ignore[arg-type]
+        else:
+            send(self._channel, (self._status(*operands),))  # type: ignore[arg-type]
+        return True
 
     def _fork(self, number: int, way: tuple[object, ...], directory: str, pidfd: int, watch: int, end: int) -> None:
         from pytest_sandbox_runtime.entering import WayIn, fork_into
 
-        self._reap()
         pid = -1
         with socket.socket(fileno=end) as theirs:
             try:
@@ -235,46 +253,34 @@ class _Nursery:
                 self._channel.close()
                 signal.signal(signal.SIGINT, self._interrupt)
                 _be(self._items, self._items[number].config, theirs, self._live)
-            self._running[number] = pid
+            self._running[number] = pid, os.pidfd_open(pid)
+            self._poll.register(self._running[number][1], select.POLLIN)
             self._ended.pop(number, None)
 
-    def _reap(self) -> None:
-        """Take note of those that have ended; of most nobody will ask how."""
-        for number, pid in list(self._running.items()):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                del self._running[number]
-                self._ended[number] = os.waitstatus_to_exitcode(status)
+    def _reap(self, number: int) -> None:
+        """Take note of how one has ended, or will now; of most nobody will ask."""
+        pid, pidfd = self._running.pop(number)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        self._ended[number] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def _status(self, number: int) -> int | None:
-        if number in self._ended:
-            return self._ended.pop(number)
-        pid = self._running.pop(number, None)
-        if pid is None:
-            return None
-        pidfd = os.pidfd_open(pid)
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        ended = poll.poll(_GRACE * 1000)
-        os.close(pidfd)
-        if ended:
-            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        self._running[number] = pid
-        return None
+        if number in self._running:
+            poll = select.poll()
+            poll.register(self._running[number][1], select.POLLIN)
+            if poll.poll(_GRACE * 1000):
+                self._reap(number)
+        return self._ended.pop(number, None)
 
 
 def _be(items: Sequence[pytest.Item], config: pytest.Config, channel: socket.socket, live: Live) -> NoReturn:
     status = 1
-    session: Any = items[0].session
+    session = items[0].session
     try:
         config.stash[IS_INSIDE] = True
         while order := channel.recv(_ORDER.size, socket.MSG_WAITALL):
-            number, following, session.testsfailed = _ORDER.unpack(order)
-            if number == _NONE:
-                # As a plain run does at the session's end.
-                session._setupstate.teardown_exact(None)
-                break
-            told = live(items[number], None if following == _NONE else items[following])
+            *numbers, session.testsfailed = _ORDER.unpack(order)
+            told = live(*(None if number == _NONE else items[number] for number in numbers))
             flush(config)
             _send(channel, told)
         status = 0
