@@ -70,7 +70,7 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest
             heard = pytest.CallInfo.from_call(lambda: _hear(unit), "call", reraise=_ENDS_THE_RUN)
             is_dead = heard.excinfo is not None
             is_over = is_dead or following is None
-            if heard.result is not None and not is_dead:
+            if not is_dead:
                 leaks.note(unit, item, heard.result.pid)
             for report in [_report(item, heard)] if is_dead else _log(item, heard.result):
                 _add_to(report, item, unit, is_last=is_dead or report.when == "teardown", is_over=is_over)
@@ -252,8 +252,13 @@ class Units:
         except BaseException as error:
             sandbox.close()
             if isinstance(error, OSError):
-                self.close()
+                self._end_zygote()
             raise
+
+    def _end_zygote(self) -> None:
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.close()
 
     def status_of(self, unit: Unit) -> int | None:
         """Return how the unit's process ended, as subprocess has it; None if it has not."""
@@ -280,9 +285,8 @@ class Units:
         self._finish_current()
         if self._waiting is not None:
             self._waiting.close()
-        if self._zygote is not None:
-            self._zygote.close()
-        self._waiting = self._zygote = None
+        self._waiting = None
+        self._end_zygote()
         measuring.merge(self.measured)
         self.measured.clear()
 

@@ -216,7 +216,8 @@ class _Nursery:
                     is_asked = self._answer()
                 else:
                     # At once: the kernel does not end a sandbox before that, and who closes it may wait.
-                    self._reap(next(number for number, (_, pidfd) in self._running.items() if pidfd == fd))
+                    for number in [one for one, (_, pidfd) in self._running.items() if pidfd == fd]:
+                        self._reap(number)
         for number in list(self._running):
             # Dead with their sandboxes, and an orphan may wait for that: some hosts' PID 1 takes seconds.
             self._reap(number)

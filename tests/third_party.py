@@ -46,7 +46,7 @@ PROJECTS = {
     "attrs": Project("26.1.0", "pure Python, hypothesis", ("hypothesis", "cloudpickle", "pympler")),
     "click": Project("8.5.1", "terminals, temporary files"),
     "filelock": Project("4.3.1", "files, threads, processes", ("pytest-mock", "pytest-asyncio", "virtualenv")),
-    "pexpect": Project("4.9.0", "processes on terminals"),
+    "sh": Project("2.4.0", "processes, pipes, signals"),
     "anyio": Project(
         "4.16.0",
         "asyncio, sockets on loopback",
@@ -104,17 +104,17 @@ def prepared(name: str, project: Project, work: Path) -> tuple[Path, Path]:
     """Return where the source is, and an interpreter that has it installed."""
     place = work / name
     python = place / "venv" / "bin" / "python"
-    if not python.exists():
+    if not (place / "source").exists():
         subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
         pip = (python, "-m", "pip", "-q", "--disable-pip-version-check")
         subprocess.run(
-            [*pip, "download", "--no-deps", "--no-binary", ":all:", "-d", place, f"{name}=={project.version}"],
+            [*pip, "download", "--no-deps", "--no-binary", name, "-d", place, f"{name}=={project.version}"],
             check=True,
         )
         (archive,) = place.glob("*.tar.gz")
+        subprocess.run([*pip, "install", archive, HERE, "pytest-xdist", *project.needs], check=True)
         with tarfile.open(archive) as tar:
             tar.extractall(place / "source", filter="data")
-        subprocess.run([*pip, "install", archive, HERE, "pytest-xdist", *project.needs], check=True)
     (source,) = (place / "source").iterdir()
     return source, python
 

@@ -61,8 +61,9 @@ MET: dict[str, list[list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("options", [(), ("-n", "1")], ids=["alone", "worker"])
+@pytest.mark.parametrize(
+    ("unit", "options"), [*((unit, ()) for unit in UNITS), ("module", ("-n", "1"))], ids=[*UNITS, "worker"]
+)
 def test_a_unit_has_one_machine(run: Run, pytester: pytest.Pytester, unit: str, options: tuple[str, ...]) -> None:
     pytester.makeconftest(CONFTEST)
     pytester.makepyfile(test_a=MEETING.format(name="a"), test_b=MEETING.format(name="b"))
@@ -203,8 +204,11 @@ def test_junit_s_report_is_that_of_a_plain_run(run: Run, unit: str) -> None:
     assert results("inside.xml") == results("plain.xml")
 
 
-@pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("options", [("-x",), ("--maxfail=2",), ("--sw",)], ids=["x", "maxfail", "stepwise"])
+@pytest.mark.parametrize(
+    ("unit", "options"),
+    [("test", ("-x",)), ("session", ("-x",)), ("module", ("--maxfail=2",)), ("module", ("--sw",))],
+    ids=["test", "session", "maxfail", "stepwise"],
+)
 def test_a_run_stops_where_a_plain_one_does(run: Run, unit: str, options: tuple[str, ...]) -> None:
     suite = f"{CONFTEST}\n" + "".join(
         f"def test_{number}(module_pid): assert {number} not in (2, 4)\n" for number in range(6)
