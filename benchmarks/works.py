@@ -19,6 +19,7 @@ from benchmarks.building import (
 )
 from benchmarks.clock import times_of, times_of_command
 from benchmarks.footprint import footprint, private_memory
+from benchmarks.inside_works import inside, session, workers
 from benchmarks.loading import make_archives, times_of_docker, times_of_ours
 from benchmarks.network_works import database, forwarded, networked, pair, redis
 from benchmarks.registries import (
@@ -135,22 +136,6 @@ def churn(bench: Bench) -> Row:
         beside=f"{milliseconds(seconds / count)} each",
         must="no growth",
         met=not leaked,
-    )
-
-
-def inside(bench: Bench) -> Row:
-    """A trivial test inside a sandbox, over the same test in a plain run."""
-    count = bench.count(1000, 100)
-    plain = times_of_suite(bench.where / "outside", PLAIN, count, "-p", "no:sandbox")
-    times = times_of_suite(bench.where / "inside", PLAIN, count, "--sandbox")
-    ours = median(times) - median(plain)
-    return Row(
-        work=f"inside, per trivial test, over a plain run; {count} tests",
-        measured=f"{milliseconds(ours)} (mean {milliseconds(fmean(times) - fmean(plain))})",
-        beside=f"plain {milliseconds(median(plain))}",
-        must="<= 6 ms",
-        aim="<= 2.5 ms",
-        met=ours <= 0.006,
     )
 
 
@@ -318,7 +303,7 @@ def push(bench: Bench) -> Row:
 # What an ordinary user's sandboxes are made differently for.
 FOR_USERS = ("host_base", "engine_start")
 WORKS = (
-    *(fixture, command, host_base, crowd, churn, inside, engine_start),
+    *(fixture, command, host_base, crowd, churn, inside, session, workers, engine_start),
     *(load, resolve, cached_build, cold_build, stacked),
     *(pull, push),
     *(pair, networked, redis, forwarded, database),

@@ -37,6 +37,8 @@ class Project:
     kind: str
     needs: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
+    # Whether pytest-xdist can run it at all.
+    has_workers: bool = True
     # Tests that differ, by the beginnings of their names, and for what reason.
     differs: dict[str, str] = field(default_factory=dict)
 
@@ -45,14 +47,20 @@ PROJECTS = {
     "more-itertools": Project("11.2.1", "pure Python, unittest classes"),
     "attrs": Project("26.1.0", "pure Python, hypothesis", ("hypothesis", "cloudpickle", "pympler")),
     "click": Project("8.5.1", "terminals, temporary files"),
-    "filelock": Project("4.3.1", "files, threads, processes", ("pytest-mock", "pytest-asyncio", "virtualenv")),
-    "sh": Project("2.4.0", "processes, pipes, signals"),
+    "filelock": Project(
+        "4.3.1", "files, threads, processes", ("pytest-mock", "pytest-asyncio", "pytest-timeout", "virtualenv")
+    ),
+    "sh": Project("2.4.0", "processes, pipes, signals", has_workers=False),
     "anyio": Project(
         "4.16.0",
         "asyncio, sockets on loopback",
-        ("trio", "trustme", "psutil", "exceptiongroup", "pytest-mock", "uvloop"),
+        ("trio", "trustme", "psutil", "exceptiongroup", "pytest-mock", "pytest-timeout", "uvloop"),
     ),
-    "cheroot": Project("11.1.2", "servers on loopback", ("requests", "requests-unixsocket", "trustme", "jaraco.text")),
+    "cheroot": Project(
+        "11.1.2",
+        "servers on loopback",
+        ("requests", "requests-unixsocket", "trustme", "jaraco.text", "pytest-cov", "pytest-mock"),
+    ),
     "MarkupSafe": Project("3.0.4", "C extension"),
     "msgpack": Project("1.2.4", "C extension"),
 }
@@ -80,6 +88,9 @@ def compare(name: str, work: Path) -> list[str]:
     cells, lines = [], []
     plain: dict[str, str] = {}
     for mode, options in MODES.items():
+        if "-n" in options and not project.has_workers:
+            cells.append("-")
+            continue
         began = time.monotonic()
         found = outcomes(source, python, (*project.args, *options))
         seconds = time.monotonic() - began
