@@ -66,7 +66,6 @@ def coverage_of(pytester: pytest.Pytester, *options: str) -> Any:
 @pytest.mark.parametrize("options", [("--sandbox",), ("--sandbox=module",)], ids=["test", "module"])
 @pytest.mark.usefixtures("runs")
 def test_coverage_is_that_of_a_plain_run(pytester: pytest.Pytester, options: tuple[str, ...]) -> None:
-    pytest.importorskip("coverage")
     Path(".coveragerc").write_text(SETTINGS)
     pytester.makepyfile(covered=MODULE, test_covered=COVERED)
     plain = coverage_of(pytester)
