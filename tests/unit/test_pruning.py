@@ -7,7 +7,6 @@ import os
 import signal
 import tarfile
 import time
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +25,9 @@ from pytest_sandbox_runtime.images.manifest import (
 from pytest_sandbox_runtime.images.pruning import collect, disk_usage, prune
 from pytest_sandbox_runtime.images.reference import Reference
 from pytest_sandbox_runtime.images.store import Store
+from tests.unit.children import child_of, end_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_sandbox_runtime.images.leases import Lease
 
 
@@ -90,24 +88,6 @@ def age(store: Store, seconds: float = 3600) -> None:
         for name in names:
             if name.endswith((".used", ".json")) or "blobs" in directory:
                 os.utime(os.path.join(directory, name), (then, then))
-
-
-def child_of(action: Callable[[], object]) -> int:
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            action()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return child
-
-
-def end_of(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_an_empty_store_has_nothing_to_prune(store: Store) -> None:
