@@ -1,4 +1,4 @@
-"""Run tests/kernel/test_cgroups.py in virtual machines: version 2 in its root, in a delegated group, and version 1.
+"""Run tests/kernel/cgroups in virtual machines: version 2 in its root, in a delegated group, and version 1.
 
     python tests/kernel/vm_cgroup2.py VMLINUZ
 
@@ -55,7 +55,7 @@ if [ $machine = nested ]; then
     echo 0 > /sys/fs/cgroup/slice/scope/cgroup.procs
 fi
 cd /project
-@PYTHON@ -m pytest -p no:cacheprovider -rs -q tests/kernel/test_cgroups.py
+@PYTHON@ -m pytest -p no:cacheprovider -rs -q tests/kernel/cgroups
 echo "VERDICT $?"
 find /sys/fs/cgroup -type d \\( -name 'test-*' -o -name 'pytest-sandbox-*' \\) -exec echo LEFT {} \\;
 poweroff -f
@@ -125,10 +125,9 @@ def copy_packages(folder: Path) -> None:
 
 def copy_project(folder: Path) -> None:
     shutil.copytree(PROJECT / "runtime", folder / "runtime", ignore=UNWANTED)
-    (folder / "tests/kernel").mkdir(parents=True)
     shutil.copy(PROJECT / "pyproject.toml", folder)
-    # Without the conftest, which skips: in here each test must be able to run.
-    shutil.copy(PROJECT / "tests/kernel/test_cgroups.py", folder / "tests/kernel")
+    # Without the conftest above, which skips: in here each test must be able to run.
+    shutil.copytree(PROJECT / "tests/kernel/cgroups", folder / "tests/kernel/cgroups", ignore=UNWANTED)
 
 
 def boot(kernel: str, initramfs: Path, machine: str) -> bool:
