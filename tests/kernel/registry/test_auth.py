@@ -20,7 +20,10 @@ from pytest_sandbox_runtime.images.registry.login import remember
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.kernel.registry.conftest import Authority, Proxy, Pushed, Registry, Sent, TokenServer
+    from tests.kernel.registry.images import Pushed
+    from tests.kernel.registry.proxies import Proxy, Sent
+    from tests.kernel.registry.registries import Authority, Registry
+    from tests.kernel.registry.tokens import TokenServer
 
     Push = Callable[..., Pushed]
 
@@ -310,11 +313,11 @@ def test_a_registry_that_wants_to_see_a_certificate_is_shown_one(
     images: Images,
     home: dict[str, str],
     tmp_path: Path,
-    make_image: Callable[..., Any],
+    put_image: Callable[..., Any],
     run_registry: Callable[..., Any],
 ) -> None:
     tls = {"certificate": authority.certificate, "key": authority.key, "clientcas": [authority.certificate]}
-    make_image(images._store, "made:1")
+    put_image(images._store, "made:1")
     with run_registry(tmp_path / "mutual", http={"tls": tls}) as mutual:
         directory = Path(home["HOME"], ".config/containers/certs.d", mutual.host)
         directory.mkdir(parents=True)
@@ -331,11 +334,11 @@ def test_who_speaks_tls_for_a_registry_is_not_spoken_to_without(
     behind_tls: Proxy,
     authority: Authority,
     images: Images,
-    make_image: Callable[..., Any],
+    put_image: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", authority.certificate)
-    make_image(images._store, "made:1")
+    put_image(images._store, "made:1")
     locations: list[str] = []
     behind_tls.fault("POST .*/uploads/", lambda sent: locations.append(sent.headers["Location"]))
     images.push("made:1", f"{behind_tls.host}/behind/tls:1")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.images.store import Store
     from tests.kernel.conftest import Bench
-    from tests.kernel.registry.conftest import Pushed, Registry
+    from tests.kernel.registry.images import Pushed
+    from tests.kernel.registry.registries import Registry
 
     Push = Callable[..., Pushed]
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime.images.images import Images
     from pytest_sandbox_runtime.images.store import Store
-    from tests.kernel.registry.conftest import Proxy, Pushed, Registry, Sent
+    from tests.kernel.registry.images import Pushed
+    from tests.kernel.registry.proxies import Proxy, Sent
+    from tests.kernel.registry.registries import Registry
 
     Push = Callable[..., Pushed]
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_sandbox_runtime.images.manifest import Descriptor
-    from tests.kernel.registry.conftest import Pushed, Registry
+    from tests.kernel.registry.images import Pushed
+    from tests.kernel.registry.registries import Registry
 
     Push = Callable[..., Pushed]
     PutImage = Callable[..., Descriptor]

@@ -23,7 +23,9 @@ from pytest_sandbox_runtime.images.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.kernel.registry.conftest import Proxy, Pushed, Registry, Sent
+    from tests.kernel.registry.images import Pushed
+    from tests.kernel.registry.proxies import Proxy, Sent
+    from tests.kernel.registry.registries import Registry
 
     Push = Callable[..., Pushed]
     Podman = Callable[..., str]

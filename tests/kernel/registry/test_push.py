@@ -19,26 +19,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_sandbox_runtime.images.manifest import Descriptor
-    from tests.kernel.registry.conftest import Proxy, Pushed, Registry, Sent, TokenServer
+    from tests.kernel.registry.images import Pushed
+    from tests.kernel.registry.proxies import Proxy, Sent
+    from tests.kernel.registry.registries import Registry
+    from tests.kernel.registry.tokens import TokenServer
 
     Push = Callable[..., Pushed]
     Podman = Callable[..., str]
-    Make = Callable[..., Descriptor]
+    PutImage = Callable[..., Descriptor]
 
 pytestmark = pytest.mark.needs("docker-registry", "skopeo")
 
 
 @pytest.fixture
-def made(images: Images, make_image: Make, store: Store) -> str:
+def made(images: Images, put_image: PutImage, store: Store) -> str:
     """An image in the store."""
-    return make_image(store, "made:1").digest
+    return put_image(store, "made:1").digest
 
 
 @pytest.mark.parametrize("kind", ["none", "gzip", "zstd"])
 def test_what_is_pushed_others_and_we_pull(
-    registry: Registry, images: Images, make_image: Make, store: Store, tmp_path: Path, kind: str
+    registry: Registry, images: Images, put_image: PutImage, store: Store, tmp_path: Path, kind: str
 ) -> None:
-    image = make_image(store, "made:1", kind=kind)
+    image = put_image(store, "made:1", kind=kind)
     name = f"{registry.host}/push/{kind}:1"
     assert str(images.push("made:1", name)) == f"{name}@{image.digest}"
     said = subprocess.run(

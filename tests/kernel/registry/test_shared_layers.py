@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from pytest_sandbox_runtime import Image
     from tests.kernel.conftest import Bench
-    from tests.kernel.registry.conftest import Proxy, Registry
+    from tests.kernel.registry.proxies import Proxy
+    from tests.kernel.registry.registries import Registry
 
     OpenBench = Callable[..., Bench]
 
