@@ -1,0 +1,114 @@
+"""What an environment's commands find: the services beside them, and the sandbox that they run in.
+
+One supervisor is for the whole of tox, and each environment is a client of its own, with whose end all that it has
+started ends. PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import sys
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_sandbox.tox import services as declared_services
+from pytest_sandbox.tox.runner import SandboxRunner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tox.tox_env.runner import RunToxEnv
+
+    from pytest_sandbox.tox.keys import Wanted
+    from pytest_sandbox_runtime.engine import Engine
+    from pytest_sandbox_runtime.live_network import LiveNetwork
+    from pytest_sandbox_runtime.specs import SandboxSpec
+    from pytest_sandbox_runtime.specs.service import Service
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """The one supervisor of this process, started when the first environment asks. Safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+        self._starting = threading.Lock()
+
+    def client(self, **words: Any) -> Engine:
+        """Return an engine of its own for an environment; raises SandboxError."""
+        from pytest_sandbox.cli.watching import watched
+        from pytest_sandbox_runtime import Engine
+
+        with self._starting:
+            if self._engine is None:
+                self._engine = Engine.open()
+                # tox tells nobody of its end.
+                atexit.register(self._engine.close)
+                self._engine.listen()
+        return Engine.join(self._engine.run_directory, watched(quiet=True, report=_LOGGER.warning, **words))
+
+
+def start(supervisor: Supervisor, env: RunToxEnv, wanted: Wanted | None, services: Sequence[Service]) -> ExitStack:
+    """Start what the commands of ``env`` are to find; closing what is returned ends it. Raises SandboxError.
+
+    ``wanted`` is None where they run on this machine itself.
+    """
+    with ExitStack() as undo:
+        engine = undo.enter_context(_client(supervisor, env, wanted))
+        network = _network(engine, wanted, services, undo)
+        if services and network is not None:
+            lives = declared_services.start(engine, services, network, undo)
+            is_inside = wanted is not None and wanted.network != "host"
+            env.conf["set_env"].update(declared_services.exported(lives, inside=is_inside))
+        if wanted is not None and isinstance(env, SandboxRunner):
+            joined = [] if network is None or wanted.network == "host" else [network]
+            env.executor.sandbox = undo.enter_context(engine.create(_spec(env, wanted), joined))
+            undo.callback(setattr, env.executor, "sandbox", None)
+        return undo.pop_all()
+
+
+def _client(supervisor: Supervisor, env: RunToxEnv, wanted: Wanted | None) -> Engine:
+    if wanted is None:
+        return supervisor.client()
+    paths = [*_own_paths(env), sys.prefix, sys.base_prefix, *map(os.path.realpath, _temporary(env))]
+    return supervisor.client(
+        show=wanted.show, needed=tuple(dict.fromkeys(paths)), best_effort_limits=wanted.best_effort_limits
+    )
+
+
+def _network(
+    engine: Engine, wanted: Wanted | None, services: Sequence[Service], undo: ExitStack
+) -> LiveNetwork | None:
+    declared = None if wanted is None or isinstance(wanted.network, str) else wanted.network
+    return undo.enter_context(engine.network(declared)) if services or declared is not None else None
+
+
+def _spec(env: RunToxEnv, wanted: Wanted) -> SandboxSpec:
+    from pytest_sandbox_runtime.specs import Mount, SandboxSpec
+
+    own = os.path.realpath(env.env_dir)
+    mounts = [Mount(source=own, target=own, read_only=False), *wanted.keep]
+    if not wanted.image.is_host:
+        # An image has its own /usr, and its own homes.
+        paths = dict.fromkeys(path for path in _own_paths(env) if path not in (own, "/", "/usr", "/usr/local"))
+        mounts = [*(Mount(source=path, target=path) for path in paths), *mounts]
+        env.conf["set_env"].update({"HOME": "/root"}, override=False)
+    network = "host" if wanted.network == "host" else "none"
+    return SandboxSpec(image=wanted.image, network=network, mounts=tuple(mounts), **wanted.limits)
+
+
+def _own_paths(env: RunToxEnv) -> list[str]:
+    """Return where the project, the environment and the Python that it was made of are."""
+    python = os.path.realpath(env.conf["env_python"])
+    paths = [env.core["tox_root"], env.core["work_dir"], env.conf["change_dir"], env.env_dir, Path(python).parents[1]]
+    return [os.path.realpath(path) for path in paths]
+
+
+def _temporary(env: RunToxEnv) -> list[str]:
+    directory = env.environment_variables.get("TMPDIR")
+    return [directory] if directory else []
