@@ -75,7 +75,7 @@ class SandboxExecuteInstance(LocalSubProcessExecuteInstance):
             error: Exception = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.cmd[0])
         except CommandError as refused:
             error = refused
-        logging.error("Exception running subprocess %s", error)  # noqa: LOG015, TRY400  where and how tox says it
+        logging.error("Exception running subprocess %s", error)  # noqa: LOG015  where and how tox says it
         return CommandNotStarted(self.options, self._out, self._err, error)
 
     def _start(self) -> ExecuteStatus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tox.plugin import impl
+from tox.tox_env.errors import Fail
 from tox.tox_env.runner import RunToxEnv
 
 from pytest_sandbox.tox import keys, machines, services
@@ -56,14 +57,21 @@ class Hooks:
             return
         wanted, wanted_services = self._read(tox_env)
         if wanted is not None or wanted_services:
-            with keys.blamed(f"the {'services' if wanted is None else 'sandbox'} of environment {tox_env.conf.name}"):
-                self._started[tox_env] = machines.start(self._supervisor, tox_env, wanted, wanted_services)
+            self._started[tox_env] = self._start(tox_env, wanted, wanted_services)
 
     @impl
     def tox_env_teardown(self, tox_env: ToxEnv) -> None:
         started = self._started.pop(tox_env, None)
         if started is not None:
             started.close()
+
+    def _start(self, tox_env: RunToxEnv, wanted: keys.Wanted | None, wanted_services: list[Service]) -> ExitStack:
+        from pytest_sandbox_runtime.errors import SandboxError
+
+        try:
+            return machines.start(self._supervisor, tox_env, wanted, wanted_services)
+        except SandboxError as error:
+            raise Fail(f"environment {tox_env.conf.name}: {error}") from error
 
     def _read(self, tox_env: ToxEnv) -> tuple[keys.Wanted | None, list[Service]]:
         """Return what an environment's commands are to run in, if that is a sandbox, and its services; raises Fail."""

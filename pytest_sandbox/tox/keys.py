@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, List  # noqa: UP035
 
 from tox.report import HandledError
 from tox.tox_env.errors import Fail
@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 
 _PREFIX = "sandbox_"
 SERVICES = "sandbox_services"
+# tox reads list[str] from 4.32 on.
+_STRINGS = List[str]  # noqa: UP006
 _LIMITS = ("enforce", "best-effort")
 _NETWORKS = ("none", "host", "internet")
 _KEYS: dict[str, tuple[Any, Any, str]] = {
     "sandbox_image": (str, "host", f"what the commands run in: {WORDS}"),
     "sandbox_network": (str, "none", "none, host, internet, or names with ports that the commands may reach"),
-    "sandbox_keep": (list[str], [], "paths in which the commands change the files themselves, beside env_dir"),
-    "sandbox_show": (list[str], [], "paths of this machine, otherwise hidden, that its copies show"),
+    "sandbox_keep": (_STRINGS, [], "paths in which the commands change the files themselves, beside env_dir"),
+    "sandbox_show": (_STRINGS, [], "paths of this machine, otherwise hidden, that its copies show"),
     "sandbox_memory": (str, "", "the most memory that the commands may use together, for example 512M"),
     "sandbox_cpus": (float, None, "how many processors the commands may use together"),
     "sandbox_pids": (int, None, "how many processes the commands may have"),
     "sandbox_limits": (str, "enforce", "enforce, or best-effort: start without limits that cannot be enforced here"),
-    SERVICES: (list[str], [], "services that are up while the commands run, each of a section [sandbox:NAME]"),
+    SERVICES: (_STRINGS, [], "services that are up while the commands run, each of a section [sandbox:NAME]"),
 }
 
 
@@ -139,7 +141,8 @@ def _limit(name: str) -> Callable[[Any, str], Any]:
     def check(value: Any, _root: str) -> Any:
         from pytest_sandbox_runtime.specs import SandboxSpec
 
-        return getattr(SandboxSpec(**{name: None if value == "" else value}), name)
+        words: dict[str, Any] = {name: None if value == "" else value}
+        return getattr(SandboxSpec(**words), name)
 
     return check
 

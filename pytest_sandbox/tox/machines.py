@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_sandbox.tox import services as declared_services
+from pytest_sandbox.tox.keys import blamed
 from pytest_sandbox.tox.runner import SandboxRunner
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ def start(supervisor: Supervisor, env: RunToxEnv, wanted: Wanted | None, service
             is_inside = wanted is not None and wanted.network != "host"
             env.conf["set_env"].update(declared_services.exported(lives, inside=is_inside))
         if wanted is not None and isinstance(env, SandboxRunner):
+            with blamed(f"sandbox_image of environment {env.conf.name}"):
+                # Made here, where it is missing.
+                engine.images.config(wanted.image)
             joined = [] if network is None or wanted.network == "host" else [network]
             env.executor.sandbox = undo.enter_context(engine.create(_spec(env, wanted), joined))
             undo.callback(setattr, env.executor, "sandbox", None)
@@ -81,9 +85,7 @@ def _client(supervisor: Supervisor, env: RunToxEnv, wanted: Wanted | None) -> En
     )
 
 
-def _network(
-    engine: Engine, wanted: Wanted | None, services: Sequence[Service], undo: ExitStack
-) -> LiveNetwork | None:
+def _network(engine: Engine, wanted: Wanted | None, services: Sequence[Service], undo: ExitStack) -> LiveNetwork | None:
     declared = None if wanted is None or isinstance(wanted.network, str) else wanted.network
     return undo.enter_context(engine.network(declared)) if services or declared is not None else None
 

@@ -8,7 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Dict, List  # noqa: UP035  see keys
 
 from tox.config.loader.section import Section
 from tox.config.sets import ConfigSet
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs.service import Service
 
 PREFIX = "sandbox"
+_STRINGS, _NUMBERS = Dict[str, str], List[int]  # noqa: UP006
 # sys.path is the whole process's, and environments run in threads.
 _IMPORTING = threading.Lock()
 
@@ -43,12 +44,12 @@ class ServiceSection(ConfigSet):
             ("image", str, "", "what it runs in, in the words of sandbox_image"),
             ("service", str, "", "one of pytest_sandbox.services, or package.module:name of one in Python"),
             ("command", Command, None, "what it runs, where that is not its image's"),
-            ("environment", dict[str, str], {}, "its variables"),
-            ("ports", list[int], [], "the ports that it listens at"),
+            ("environment", _STRINGS, {}, "its variables"),
+            ("ports", _NUMBERS, [], "the ports that it listens at"),
             ("ready", str, "", "when it is: port:NUMBER, log:PATTERN, or http:PATH; without it, when it listens"),
             ("timeout", float, None, "how many seconds it may take to be ready"),
         ):
-            self.add_config(name, of_type, default, description)  # type: ignore[call-overload]
+            self.add_config(name, of_type, default, description)
 
 
 def declared(conf: Config) -> list[str]:
@@ -71,7 +72,7 @@ def read(conf: Config, name: str, asked: str) -> Service:
     said = conf.get_section_config(section, base=None, of_type=ServiceSection, for_env=None)
     if not said.loaders:
         known = declared(conf)
-        hint = did_you_mean(name, known, f"there are {', '.join(known)}" if known else "declare it: see docs/tox.md")
+        hint = did_you_mean(name, known, f"there are {', '.join(known)}" if known else f"declare it in [{section.key}]")
         raise Fail(f"{asked}: no section declares a service {name!r}\n  hint: {hint}")
     for key in said.unused():
         hint = did_you_mean(key, said, f"there are {', '.join(said)}")
@@ -94,14 +95,13 @@ def _declare(said: ServiceSection, name: str, root: str) -> Service:
     if not said["service"]:
         if "image" not in words:
             raise ValueError("it has neither an image nor a service")
-        return Service(**words, env=said["environment"])
+        return Service(env=said["environment"], **words)
     made = _find(said["service"], root)
-    if isinstance(made, Service):
-        return replace(made, **words).with_env(**said["environment"])
-    service = made(**words)
-    if not isinstance(service, Service):
-        raise TypeError(f"{said['service']} returns {service!r}, which is no Service")
-    return service.with_env(**said["environment"])
+    if not isinstance(made, Service):
+        made = made(**{key: words.pop(key) for key in ("name", "image") if key in words})
+    if not isinstance(made, Service):
+        raise TypeError(f"{said['service']} returns {made!r}, which is no Service")
+    return replace(made, **words).with_env(**said["environment"])
 
 
 def _argv(args: Any) -> tuple[str, ...]:
@@ -125,6 +125,7 @@ def _ready(words: str) -> Ready:
 
 def _find(words: str, root: str) -> Any:
     from pytest_sandbox import services
+    from pytest_sandbox_runtime.specs.service import Service
     from pytest_sandbox_runtime.suggestions import did_you_mean
 
     module, colon, attribute = words.partition(":")
@@ -141,19 +142,24 @@ def _find(words: str, root: str) -> Any:
             raise ValueError(f"service = {words}: {error}") from error
         finally:
             sys.path.remove(root)
-    if not callable(found) and not hasattr(found, "spec"):
+    if not callable(found) and not isinstance(found, Service):
         raise TypeError(f"service = {words} is neither a Service nor a function that returns one")
     return found
 
 
 def start(engine: Engine, services: Sequence[Service], network: LiveNetwork, undo: ExitStack) -> list[LiveService]:
-    """Start ``services`` side by side; return them when all are ready. ``undo`` ends them. Raises SandboxError."""
+    """Start ``services`` side by side; return them when all are ready. ``undo`` ends them. Raises SandboxError, Fail."""
+    from pytest_sandbox_runtime.errors import ImageError
+
     with ThreadPoolExecutor(len(services), thread_name_prefix="services") as pool:
         starts = [pool.submit(engine.start, service, network) for service in services]
     failures = [one.exception() for one in starts]
     lives = [undo.enter_context(one.result()) for one, failure in zip(starts, failures) if failure is None]  # noqa: B905
-    for failure in filter(None, failures):
-        raise failure
+    for service, failure in zip(services, failures):  # noqa: B905
+        if isinstance(failure, ImageError):
+            raise Fail(f"image of [{PREFIX}:{service.name}]: {failure}") from failure
+        if failure is not None:
+            raise failure
     return lives
 
 

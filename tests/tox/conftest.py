@@ -1,0 +1,60 @@
+"""A tox of its own for each project, whose store holds nothing of its runs when it has ended."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from textwrap import dedent
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class Project:
+    """A directory with a configuration of tox."""
+
+    def __init__(self, root: Path, store: Path) -> None:
+        self.root = root
+        self.runs = store / "runs"
+        # What was said to the tox that runs these tests is not said to those that they start.
+        own = ("TOX_", "PYTEST_", "PIP_", "VIRTUALENV_", "COV", "PYTHON")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        self.env |= {"PYTEST_SANDBOX_HOME": str(store), "NO_COLOR": "1", "PIP_CONFIG_FILE": os.devnull}
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(text))
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Start tox and return at once; what it prints is one stream."""
+        argv = (sys.executable, "-m", "tox", *options)
+        words = {"cwd": self.root, "env": self.env, "stdin": subprocess.DEVNULL, "text": True}
+        return subprocess.Popen(argv, **words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # type: ignore[call-overload,no-any-return]
+
+    def tox(self, *options: str, status: int = 0) -> str:
+        """Run tox, which must end with ``status``; return what it has printed."""
+        with self.start(*options) as process:
+            out, _ = process.communicate(timeout=120)
+        assert process.returncode == status, out
+        return out
+
+    def fails(self, *options: str) -> str:
+        """Run tox on an environment that must fail before its commands run; return what it has printed."""
+        out = self.tox(*options, status=1)
+        assert "commands[0]>" not in out
+        return out
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    root = tmp_path / "project"
+    root.mkdir()
+    made = Project(root, tmp_path / "store")
+    yield made
+    assert not made.runs.exists() or list(made.runs.iterdir()) == []
