@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_sandbox.tox.keys import Wanted
     from pytest_sandbox_runtime.engine import Engine
     from pytest_sandbox_runtime.live_network import LiveNetwork
-    from pytest_sandbox_runtime.specs import SandboxSpec
+    from pytest_sandbox_runtime.specs import Mount, SandboxSpec
     from pytest_sandbox_runtime.specs.service import Service
 
 _LOGGER = logging.getLogger(__name__)
@@ -96,12 +96,21 @@ def _spec(env: RunToxEnv, wanted: Wanted) -> SandboxSpec:
     own = os.path.realpath(env.env_dir)
     mounts = [Mount(source=own, target=own, read_only=False), *wanted.keep]
     if not wanted.image.is_host:
-        # An image has its own /usr, and its own homes.
-        paths = dict.fromkeys(path for path in _own_paths(env) if path not in (own, "/", "/usr", "/usr/local"))
-        mounts = [*(Mount(source=path, target=path) for path in paths), *mounts]
+        mounts = [*_project_mounts(env), *mounts]
+        # The home that tox passes on is one of this machine.
         env.conf["set_env"].update({"HOME": "/root"}, override=False)
     network = "host" if wanted.network == "host" else "none"
     return SandboxSpec(image=wanted.image, network=network, mounts=tuple(mounts), **wanted.limits)
+
+
+def _project_mounts(env: RunToxEnv) -> list[Mount]:
+    """Return what an image lacks: the project, of which it has a copy, and Python, unless that is where its own is."""
+    from pytest_sandbox_runtime.specs import Mount
+
+    *project, _, prefix = _own_paths(env)
+    outer = [path for path in project if not any(path.startswith(f"{other}/") for other in project)]
+    python = [] if prefix in ("/usr", "/usr/local") else [Mount(source=prefix, target=prefix)]
+    return [*(Mount(source=path, target=path, copy=True) for path in dict.fromkeys(outer)), *python]
 
 
 def _own_paths(env: RunToxEnv) -> list[str]:

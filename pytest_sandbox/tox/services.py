@@ -148,7 +148,10 @@ def _find(words: str, root: str) -> Any:
 
 
 def start(engine: Engine, services: Sequence[Service], network: LiveNetwork, undo: ExitStack) -> list[LiveService]:
-    """Start ``services`` side by side; return them when all are ready. ``undo`` ends them. Raises SandboxError, Fail."""
+    """Start ``services`` side by side; return them when all are ready. Raises SandboxError, and Fail.
+
+    ``undo`` ends them.
+    """
     from pytest_sandbox_runtime.errors import ImageError
 
     with ThreadPoolExecutor(len(services), thread_name_prefix="services") as pool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.capabilities import is_privileged
+from pytest_sandbox_runtime.errors import SpecError
 from pytest_sandbox_runtime.kernel.capabilities import Capability
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.network.watch import RESOLVER
@@ -17,6 +18,7 @@ from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, wr
 from pytest_sandbox_runtime.rootfs.plan import Overlay, Surroundings, Tree, plan, stack
 from pytest_sandbox_runtime.specs.bases import Unpacked
 from pytest_sandbox_runtime.specs.confinement import CAPABILITIES
+from pytest_sandbox_runtime.specs.sandbox import is_copied
 from pytest_sandbox_runtime.supervisor.confinement import seccomp_program
 from pytest_sandbox_runtime.supervisor.server import LAYERS
 
@@ -112,7 +114,7 @@ class Jobs:
             has_hosts=has_hosts,
             read_only=spec.read_only,
             shm_size=spec.shm_size,
-            mounts=(*self._shown_mounts(spec), *spec.mounts),
+            mounts=(*self._shown_mounts(spec), *(mount for mount in spec.mounts if not is_copied(mount))),
         )
 
     def _is_on_disk(self, spec: SandboxSpec) -> bool:
@@ -124,7 +126,8 @@ class Jobs:
         return mounts_for(self._settings.show) if spec.image.is_host else ()
 
     def _tree(self, spec: SandboxSpec, nameservers: Nameservers) -> Tree:
-        key = (spec.image, spec.hostname, spec.network, spec.extra_hosts, nameservers)
+        copied = tuple(filter(is_copied, spec.mounts))
+        key = (spec.image, spec.hostname, spec.network, spec.extra_hosts, nameservers, copied)
         if key not in self._trees:
             name = os.urandom(6).hex()
             os.mkdir(self._seen(f"{LAYERS}/{name}"))
@@ -155,7 +158,12 @@ class Jobs:
             nameservers=nameservers,
             extra_hosts=_lines(spec.extra_hosts),
         )
-        return Tree((Overlay("/", (f"{directory}/0", *roots)),), is_immutable=all(map(self._store.holds, roots)))
+        overlays = [Overlay("/", (f"{directory}/0", *roots))]
+        for mount in filter(is_copied, spec.mounts):
+            _check_lower(mount)
+            thin.make_directory(mount.target.strip("/"))
+            overlays.append(Overlay(os.path.normpath(mount.target), (str(mount.source),), len(overlays)))
+        return Tree(tuple(overlays), is_immutable=len(overlays) == 1 and all(map(self._store.holds, roots)))
 
     def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
         """Return the (uid, gid) of the sandbox's own processes.
@@ -166,6 +174,11 @@ class Jobs:
         if self._privileged or not spec.image.is_host or str(spec.user) in ("root", "0"):
             return 0, 0
         return os.getuid(), os.getgid()
+
+
+def _check_lower(mount: Mount) -> None:
+    if not os.path.isdir(str(mount.source)):
+        raise SpecError(f"mount of {mount.source}: only a directory can be copied on write, and there is none")
 
 
 def _lines(hosts: tuple[tuple[str, str], ...]) -> str:

@@ -29,6 +29,7 @@ from pytest_sandbox_runtime.errors import (
 )
 from pytest_sandbox_runtime.process import PIPE, Process
 from pytest_sandbox_runtime.reachable import Reachable
+from pytest_sandbox_runtime.specs.sandbox import is_copied
 
 if TYPE_CHECKING:
     import socket
@@ -286,7 +287,8 @@ class Sandbox(Reachable):
             (one.prefix, f"{directory}/{one.upper}", [seen(lower) for lower in one.lowers])
             for one in self._started.tree.overlays
         ]
-        return read_changes(overlays).without(*_VOLATILE, *(mount.target for mount in self.spec.mounts))
+        mounted = (mount.target for mount in self.spec.mounts if not is_copied(mount))
+        return read_changes(overlays).without(*_VOLATILE, *mounted)
 
     def commit(self) -> Image:
         """Return an image of what the sandbox's files are now, a layer over its own; what runs in it goes on.

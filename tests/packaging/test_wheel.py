@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest_sandbox
 import pytest_sandbox_runtime
 
 RUNTIME = Path(pytest_sandbox_runtime.__file__).parent
@@ -18,12 +19,11 @@ def test_the_plugin_and_the_command_are_registered() -> None:
     assert {(point.group, point.name) for point in points} == {
         ("pytest11", "sandbox"),
         ("console_scripts", "pytest-sandbox"),
+        ("tox", "sandbox"),
     }
 
 
 def test_both_packages_say_that_they_are_typed() -> None:
-    import pytest_sandbox
-
     assert (RUNTIME / "py.typed").exists()
     assert (Path(pytest_sandbox.__file__).parent / "py.typed").exists()
 
@@ -40,6 +40,14 @@ def test_the_supervisor_imports_neither_typing_nor_dataclasses() -> None:
     )
     said = subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, capture_output=True, text=True)
     assert said.stdout.strip() == "set()"
+
+
+def test_only_its_own_plugin_imports_tox() -> None:
+    package = Path(pytest_sandbox.__file__).parent
+    for path in {*package.rglob("*.py"), *RUNTIME.rglob("*.py")} - {*(package / "tox").rglob("*.py")}:
+        assert not any(name == "tox" or name.startswith(("tox.", "pytest_sandbox.tox")) for name in imported(path)), (
+            path
+        )
 
 
 def test_imports_run_one_way() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -212,20 +212,21 @@ def test_commands_run_in_another_image(project: Project, busybox_tar: Path) -> N
         "tox.ini",
         f"""{INI}
     sandbox_image = {busybox_tar}
-    commands = sh -c "cat data.txt > {{env_dir}}/copy; echo $HOME; ls /"
+    commands = sh -c "cat data.txt > {{env_dir}}/copy; echo changed > data.txt; cat data.txt; echo $HOME; ls /"
         busybox true
     """,
     )
     out = project.tox("-q", status=1)
-    assert "/root\n" in out
+    assert "changed\n/root\n" in out
+    assert (project.root / "data.txt").read_text() == "of the project\n"
     assert "usr" not in out
     assert "busybox (resolves to /bin/busybox) is not allowed" in out
     assert (project.root / ".tox/py/copy").read_text() == "of the project\n"
 
 
-def read_to(stream: object, line: str) -> str:
+def read_to(stream: IO[str], line: str) -> str:
     said = ""
-    for one in stream:  # type: ignore[attr-defined]
+    for one in stream:
         said += one
         if one == line:
             return said

@@ -14,6 +14,8 @@ from pytest_sandbox_runtime.specs.image import HOST, Image
 from pytest_sandbox_runtime.specs.network import Network
 
 if TYPE_CHECKING:
+    from typing import TypeGuard
+
     from typing_extensions import Self
 
 MIN_MEMORY = 4 << 20
@@ -45,16 +47,20 @@ class Mount:
     """A file or directory of the host, or a Volume, that is seen in the sandbox.
 
     Of the host it is read-only, and a volume is not, unless ``read_only`` says otherwise. Of a directory or a volume
-    ``subpath`` is what is seen; no link in it leads out.
+    ``subpath`` is what is seen; no link in it leads out. With ``copy`` a directory of the host is copied on write: what
+    is changed there is the sandbox's own, and gone with it.
     """
 
     source: str | Volume
     target: str
     read_only: Any = None
     subpath: str = ""
+    copy: bool = False
 
     def __post_init__(self) -> None:
         is_volume = isinstance(self.source, Volume)
+        if self.copy and (is_volume or self.read_only is not None):
+            raise SpecError(f"mount of {self.source}: copy=True is for a directory of the host, without read_only=")
         if not is_volume:
             object.__setattr__(self, "source", os.path.abspath(self.source))  # type: ignore[type-var]
         if self.read_only is None:
@@ -184,10 +190,17 @@ class SandboxSpec:
         for mount in self.mounts:
             if not isinstance(mount, (Mount, Tmpfs)):
                 raise SpecError(f"mounts has {mount!r}, which is neither a Mount nor a Tmpfs")
+            if isinstance(mount, Mount) and mount.copy and self.image.is_host:
+                raise SpecError(f"mount of {mount.source}: in a copy of this machine all is copied on write already")
 
     def with_env(self, **variables: str) -> Self:
         """Copy this spec with ``variables`` added."""
         return replace(self, env=tuple(sorted({**dict(self.env), **variables}.items())))
+
+
+def is_copied(mount: Mount | Tmpfs) -> TypeGuard[Mount]:
+    """Whether ``mount`` is a directory of the host that is copied on write."""
+    return isinstance(mount, Mount) and mount.copy
 
 
 SPEC_FIELDS = tuple(one.name for one in fields(SandboxSpec))
