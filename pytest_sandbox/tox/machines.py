@@ -11,16 +11,18 @@ import logging
 import os
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tox.tox_env.errors import Fail
 
 from pytest_sandbox.tox import services as declared_services
 from pytest_sandbox.tox.keys import blamed
 from pytest_sandbox.tox.runner import SandboxRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tox.tox_env.runner import RunToxEnv
 
@@ -59,8 +61,7 @@ def start(supervisor: Supervisor, env: RunToxEnv, wanted: Wanted | None, service
 
     ``wanted`` is None where they run on this machine itself.
     """
-    with ExitStack() as undo:
-        engine = undo.enter_context(_client(supervisor, env, wanted))
+    with ExitStack() as undo, _interruptible(env, undo.enter_context(_client(supervisor, env, wanted))) as engine:
         network = _network(engine, wanted, services, undo)
         if services and network is not None:
             lives = declared_services.start(engine, services, network, undo)
@@ -74,6 +75,29 @@ def start(supervisor: Supervisor, env: RunToxEnv, wanted: Wanted | None, service
             env.executor.sandbox = undo.enter_context(engine.create(_spec(env, wanted), joined))
             undo.callback(setattr, env.executor, "sandbox", None)
         return undo.pop_all()
+
+
+@contextmanager
+def _interruptible(env: RunToxEnv, engine: Engine) -> Iterator[Engine]:
+    """Have an interrupt end ``engine``, and with it all that waits: tox itself interrupts nothing but commands."""
+    from pytest_sandbox_runtime.errors import SandboxError
+
+    interrupt, heard = env.interrupt, threading.Event()
+
+    def end() -> None:
+        heard.set()
+        engine.close()
+        interrupt()
+
+    env.interrupt = end  # type: ignore[method-assign]
+    try:
+        yield engine
+    except SandboxError as error:
+        if heard.is_set():
+            raise Fail("an interrupt") from error
+        raise
+    finally:
+        del env.interrupt
 
 
 def _client(supervisor: Supervisor, env: RunToxEnv, wanted: Wanted | None) -> Engine:

@@ -22,7 +22,7 @@ class Project:
         self.root = root
         self.runs = store / "runs"
         # What was said to the tox that runs these tests is not said to those that they start.
-        own = ("TOX_", "PYTEST_", "PIP_", "VIRTUALENV_", "COV", "PYTHON")
+        own = ("TOX_", "PYTEST_", "PIP_", "VIRTUALENV_", "COV", "PYTHON", "COLUMNS", "LINES")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         self.env |= {"PYTEST_SANDBOX_HOME": str(store), "NO_COLOR": "1", "PIP_CONFIG_FILE": os.devnull}
 
@@ -31,11 +31,14 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dedent(text))
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(
+        self, *options: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
         """Start tox and return at once; what it prints is one stream."""
         argv = (sys.executable, "-m", "tox", *options)
-        words = {"cwd": self.root, "env": self.env, "stdin": subprocess.DEVNULL, "text": True}
-        return subprocess.Popen(argv, **words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(
+            argv, cwd=self.root, env=self.env, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT, text=True
+        )
 
     def tox(self, *options: str, status: int = 0) -> str:
         """Run tox, which must end with ``status``; return what it has printed."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.tox.conftest import Project
 
 pytestmark = pytest.mark.needs("networks")
@@ -19,6 +21,17 @@ skip_install = true
 runner = sandbox
 commands = python -c ""
 """
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(autouse=True)
+def one_environment(project: Project, work: Path) -> None:
+    """All of them use one environment, which is never installed to."""
+    project.env["TOX_WORK_DIR"] = str(work)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ CLIENT = """
 """
 TOML = """
     no_package = true
-    env_list = ["inside", "beside"]
+    env_list = ["inside", "outside", "beside"]
 
     [env_run_base]
     skip_install = true
@@ -44,6 +45,10 @@ TOML = """
 
     [env.inside]
     runner = "sandbox"
+
+    [env.outside]
+    runner = "sandbox"
+    sandbox_network = "host"
 
     [sandbox.db]
     image = "host"
@@ -105,8 +110,8 @@ def test_services_are_found_from_inside_and_from_this_machine(project: Project, 
     project.write("tox.toml", with_server(TOML))
     out = project.tox(command, *(["--parallel-live"] if command == "run-parallel" else []))
     assert "DB db 5432 the database\nMY_CACHE my-cache 7000 the cache\n" in out
-    assert "\nDB 127.0.0.1 " in out
-    assert "\nMY_CACHE 127.0.0.1 " in out
+    assert out.count("\nDB 127.0.0.1 ") == 2
+    assert out.count("\nMY_CACHE 127.0.0.1 ") == 2
 
 
 def test_a_configuration_in_pyproject_is_read_too(project: Project) -> None:
@@ -196,3 +201,36 @@ def test_a_service_that_ends_fails_the_environment_with_what_it_said(project: Pr
     said = project.fails()
     assert "failed with environment py: service bad was not ready" in said
     assert "no such table" in said
+
+
+def test_an_interrupt_ends_the_wait_for_a_service(project: Project) -> None:
+    os.mkfifo(project.root / "pipe")
+    project.write(
+        "never.py",
+        f"""
+        from pytest_sandbox import Mount, Service
+
+        pipe = Mount(source={str(project.root / "pipe")!r}, target="/pipe", read_only=False)
+        ready = Service(command="echo up > /pipe; sleep 1000", ports=[1], timeout=600, sandbox={{"mounts": (pipe,)}})
+        """,
+    )
+    project.write(
+        "tox.ini",
+        """
+        [tox]
+        no_package = true
+        [testenv]
+        skip_install = true
+        sandbox_services = never
+        commands = python -c ""
+        [sandbox:never]
+        service = never:ready
+        """,
+    )
+    with project.start() as process:
+        assert (project.root / "pipe").read_text() == "up\n"
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "py: failed with an interrupt" in said
+    assert "commands[0]>" not in said
