@@ -77,11 +77,15 @@ def read(conf: Config, name: str, asked: str) -> Service:
     for key in said.unused():
         hint = did_you_mean(key, said, f"there are {', '.join(said)}")
         raise Fail(f"{key} of [{section.key}] is no key\n  hint: {hint}")
-    with blamed(f"[{section.key}], which {asked} names"):
-        return _declare(said, name, str(conf.core["tox_root"]))
+    values: dict[str, Any] = {}
+    for key in said:
+        with blamed(f"{key} of [{section.key}]"):
+            values[key] = said[key]
+    with blamed(f"[{section.key}]"):
+        return _declare(values, name, str(conf.core["tox_root"]))
 
 
-def _declare(said: ServiceSection, name: str, root: str) -> Service:
+def _declare(said: dict[str, Any], name: str, root: str) -> Service:
     from pytest_sandbox_runtime.specs.service import Service
 
     words: dict[str, Any] = {"name": name}

@@ -64,11 +64,11 @@ def test_a_key_of_an_environment(project: Project, line: str, said: str) -> None
     [
         ("imge = host", "imge of [sandbox:db] is no key\n  hint: did you mean image?"),
         ("ports = 80", "it has neither an image nor a service"),
-        ("image = host\nports = x", "port"),
+        ("image = host\nports = x", "failed with ports of [sandbox:db]: "),
         ("image = host\nports = 99999", "port 99999 is no number from 1 to 65535"),
         ("image = host\nready = soon", "ready = soon is none of port:NUMBER, log:PATTERN and http:PATH"),
         ("image = host\nready = log:(", "'(' is no regular expression"),
-        ("image = host\ntimeout = long", "timeout"),
+        ("image = host\ntimeout = long", "failed with timeout of [sandbox:db]: "),
         ("image = ./nothing", "failed with image of [sandbox:db]: cannot read the archive"),
         ("service = postgrse", "pytest_sandbox.services has\n  hint: did you mean postgres?"),
         ("service = nowhere:db", "service = nowhere:db: No module named 'nowhere'"),
@@ -91,7 +91,7 @@ def test_the_tables_of_toml_are_checked_too(project: Project) -> None:
     project.write("tox.toml", f"no_package = true\n[env_run_base]\nskip_install = true\n{services}")
     assert "no section declares a service 'dbb'\n  hint: did you mean db?" in project.fails("-e", "py")
     project.write("tox.toml", (project.root / "tox.toml").read_text().replace("dbb", "db"))
-    assert "[sandbox:db], which sandbox_services of environment py names: command = 'redis-server' is no list" in (
+    assert "[sandbox:db]: command = 'redis-server' is no list" in (
         project.fails("-e", "py")
     )
     project.write("tox.toml", (project.root / "tox.toml").read_text().replace('["db"]', '"db"'))
