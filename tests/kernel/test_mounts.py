@@ -60,6 +60,8 @@ def test_a_directory_can_be_copied_on_write(engine: Engine, tmp_path: Path, busy
         assert {"/work/copy/new", "/work/copy/seen"} <= {*sandbox.changes().added, *sandbox.changes().modified}
         with engine.create(sandbox.spec) as other:
             assert other.read_text("/work/copy/seen") == "hey"
+        with engine.create(SandboxSpec(image=sandbox.spec.image)) as without:
+            assert not without.files.exists("/work")
     assert sorted(path.name for path in shared.rglob("*")) == ["kept", "new", "seen"]
     assert (shared / "seen").read_text() == "hey"
 

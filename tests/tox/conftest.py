@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+PATIENCE = 90
 
 
 class Project:
@@ -31,19 +36,27 @@ class Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(dedent(text))
 
+    @contextmanager
     def start(
         self, *options: str, stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE
-    ) -> subprocess.Popen[str]:
-        """Start tox and return at once; what it prints is one stream."""
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Start tox, which is waited for at the end, and killed when it takes too long; what it prints is one stream."""
         argv = (sys.executable, "-m", "tox", *options)
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv, cwd=self.root, env=self.env, stdin=stdin, stdout=stdout, stderr=subprocess.STDOUT, text=True
         )
+        watch = threading.Timer(PATIENCE, process.kill)
+        watch.start()
+        try:
+            with process:
+                yield process
+        finally:
+            watch.cancel()
 
     def tox(self, *options: str, status: int = 0) -> str:
         """Run tox, which must end with ``status``; return what it has printed."""
         with self.start(*options) as process:
-            out, _ = process.communicate(timeout=120)
+            out, _ = process.communicate()
         assert process.returncode == status, out
         return out
 

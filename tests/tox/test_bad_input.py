@@ -91,9 +91,7 @@ def test_the_tables_of_toml_are_checked_too(project: Project) -> None:
     project.write("tox.toml", f"no_package = true\n[env_run_base]\nskip_install = true\n{services}")
     assert "no section declares a service 'dbb'\n  hint: did you mean db?" in project.fails("-e", "py")
     project.write("tox.toml", (project.root / "tox.toml").read_text().replace("dbb", "db"))
-    assert "[sandbox:db]: command = 'redis-server' is no list" in (
-        project.fails("-e", "py")
-    )
+    assert "[sandbox:db]: command = 'redis-server' is no list" in (project.fails("-e", "py"))
     project.write("tox.toml", (project.root / "tox.toml").read_text().replace('["db"]', '"db"'))
     assert "sandbox_services of environment py: " in project.fails("-e", "py")
 

@@ -203,6 +203,35 @@ def test_a_service_that_ends_fails_the_environment_with_what_it_said(project: Pr
     assert "no such table" in said
 
 
+@pytest.mark.parametrize(
+    ("ready", "what"),
+    [
+        ("port:99", "port 99/tcp"),
+        ("log:open for (all|some)", "'open for (all|some)' in its log"),
+        ("http:/nothing", "status 200 of /nothing"),
+    ],
+)
+def test_a_service_that_does_not_get_ready_fails_the_environment(project: Project, ready: str, what: str) -> None:
+    project.write(
+        "tox.ini",
+        f"""
+        [tox]
+        no_package = true
+        [testenv]
+        skip_install = true
+        sandbox_services = slow
+        commands = python -c ""
+        [sandbox:slow]
+        image = host
+        command = sleep 1000
+        ports = 80
+        ready = {ready}
+        timeout = 0.1
+        """,
+    )
+    assert f"service slow was not ready after 0.1 s: waited for {what}" in project.fails()
+
+
 def test_an_interrupt_ends_the_wait_for_a_service(project: Project) -> None:
     os.mkfifo(project.root / "pipe")
     project.write(
@@ -230,7 +259,7 @@ def test_an_interrupt_ends_the_wait_for_a_service(project: Project) -> None:
     with project.start() as process:
         assert (project.root / "pipe").read_text() == "up\n"
         process.send_signal(signal.SIGINT)
-        said, _ = process.communicate(timeout=60)
+        said, _ = process.communicate()
     assert process.returncode != 0
     assert "py: failed with an interrupt" in said
     assert "commands[0]>" not in said
