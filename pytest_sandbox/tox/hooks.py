@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tox.plugin import impl
@@ -39,7 +40,7 @@ class Hooks:
     def tox_add_core_config(self, core_conf: ConfigSet, state: State) -> None:
         self._conf = state.conf
         # In TOML the services' tables are a key of the core's.
-        names = lambda: services.declared(state.conf)  # noqa: E731  a constant of tox may be a callable
+        names = partial(services.declared, state.conf)
         core_conf.add_constant(services.PREFIX, "the services that are declared", names)
 
     @impl

@@ -49,10 +49,11 @@ class Supervisor:
 
         with self._starting:
             if self._engine is None:
-                self._engine = Engine.open()
+                engine = Engine.open()
                 # tox tells nobody of its end.
-                atexit.register(self._engine.close)
-                self._engine.listen()
+                atexit.register(engine.close)
+                engine.listen()
+                self._engine = engine
         return Engine.join(self._engine.run_directory, watched(quiet=True, report=_LOGGER.warning, **words))
 
 
