@@ -59,8 +59,8 @@ class Mount:
 
     def __post_init__(self) -> None:
         is_volume = isinstance(self.source, Volume)
-        if self.copy and (is_volume or self.read_only is not None):
-            raise SpecError(f"mount of {self.source}: copy=True is for a directory of the host, without read_only=")
+        if self.copy and (is_volume or self.read_only is not None or self.subpath):
+            raise SpecError(f"mount of {self.source}: copy=True is for a directory of the host, and goes with no more")
         if not is_volume:
             object.__setattr__(self, "source", os.path.abspath(self.source))  # type: ignore[type-var]
         if self.read_only is None:
