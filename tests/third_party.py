@@ -59,7 +59,17 @@ PROJECTS = {
     "cheroot": Project(
         "11.1.2",
         "servers on loopback",
-        ("requests", "requests-unixsocket", "trustme", "jaraco.text", "pytest-cov", "pytest-mock"),
+        (
+            "requests",
+            "requests-unixsocket",
+            "trustme",
+            "jaraco.text",
+            "portend",
+            "pypytools",
+            "pyopenssl",
+            "pytest-cov",
+        ),
+        ("-n0", "--no-cov"),
     ),
     "MarkupSafe": Project("3.0.4", "C extension"),
     "msgpack": Project("1.2.4", "C extension"),

@@ -123,6 +123,29 @@ def test_the_ini_file_gives_the_hosts_network(run: Run, pytester: pytest.Pyteste
     result.assert_outcomes(passed=2)
 
 
+@pytest.mark.parametrize("unit", ["test", "module"])
+def test_a_test_that_takes_too_long_shows_where_it_is(run: Run, pytester: pytest.Pytester, unit: str) -> None:
+    pytester.makeini("[pytest]\nfaulthandler_timeout = 0.2")
+    result = run(
+        """
+        import signal, pytest
+
+        def test_short():
+            pass
+
+        def test_waits():
+            # Longer than the dump of the stacks takes, which is what is looked for.
+            signal.sigtimedwait([signal.SIGUSR1], 1)
+
+        def test_next():
+            pass
+        """,
+        f"--sandbox={unit}",
+    )
+    result.assert_outcomes(passed=3)
+    result.stderr.fnmatch_lines(["*Timeout (0:00:00*", "*in test_waits*"])
+
+
 LEAVING = """
 import os, pathlib, socket, subprocess, sys
 import pytest
