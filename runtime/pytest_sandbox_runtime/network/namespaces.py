@@ -16,7 +16,7 @@ from pytest_sandbox_runtime.kernel.light import socket
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.pseudo_files import write
 from pytest_sandbox_runtime.network.netlink import Route, open_route
-from pytest_sandbox_runtime.network.watch import open_resolver
+from pytest_sandbox_runtime.network.watch import RESOLVER, open_resolver
 from pytest_sandbox_runtime.supervisor.messages import receive, send, seqpacket_pair
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ _SPARE = 4
 _MOST_RETIRED = 32
 _OWN = "/proc/self/ns/net"
 _LOOPBACK = 1
-_SIOCSIFFLAGS = 0x8914
+_SIOCSIFFLAGS, _SIOCSIFADDR = 0x8914, 0x8916
 _IFF_UP = 1
 # The namespace's descriptor, a Route in it, and whatever sockets it was made with.
 Namespace = namedtuple("Namespace", "descriptor route sockets")
@@ -146,6 +146,7 @@ def raise_loopback() -> None:
     """Bring the loopback device up, and let everybody open low ports and ping, as in Docker since 20.10."""
     any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+    _add_addresses(any_socket)
     any_socket.close()
     write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
     # Both ends of the range must be mapped: all groups are, or those that newgidmap(1) gave, or one.
@@ -155,3 +156,22 @@ def raise_loopback() -> None:
         except OSError:
             continue
         return
+
+
+def _add_addresses(any_socket: socket.socket) -> None:
+    """Give the loopback device one more address of IPv4 and of IPv6.
+
+    With none but 127.0.0.1 and ::1 the machine has no address for getaddrinfo(3), which then, with AI_ADDRCONFIG, as
+    many libraries ask, knows not even those two.
+    """
+    # struct ifreq, netdevice(7), and struct in6_ifreq, ipv6(7).
+    request = struct.pack("16sH2x4s8x", b"lo:1", socket.AF_INET, socket.inet_aton(RESOLVER))
+    fcntl.ioctl(any_socket.fileno(), _SIOCSIFADDR, request)
+    try:
+        other = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        fcntl.ioctl(
+            other.fileno(), _SIOCSIFADDR, struct.pack("16sIi", b"\xfe\x80" + bytes(13) + b"\x01", 128, _LOOPBACK)
+        )
+        other.close()
+    except OSError:
+        return  # a kernel without IPv6

@@ -132,3 +132,10 @@ def test_rubbish_is_not_answered_and_hurts_nobody(network: LiveNetwork, create: 
     rubbish += "[s.sendto(bytes([n]) * n, ('10.77.0.1', 53)) for n in range(1, 60)]"
     client.run(["python3", "-c", rubbish], check=True)
     assert answers(ask(client, "me", "A")) == [client.ip]
+
+
+def test_one_on_no_network_knows_its_own_addresses_too(create: Callable[..., Sandbox]) -> None:
+    # As asyncio and others ask: only what the machine has addresses for.
+    ask = "s.getaddrinfo(one, 80, flags=s.AI_ADDRCONFIG)[0][4][0]"
+    program = f"import socket as s; print(*({ask} for one in ('127.0.0.1', '::1')))"
+    assert create().run(["python3", "-c", program], check=True).stdout == "127.0.0.1 ::1\n"
