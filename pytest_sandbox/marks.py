@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +62,7 @@ def spec_of(item: pytest.Item) -> SandboxSpec:
     words.pop("inside", None)
     spec = make_spec(item.config, **words)
     if runs_inside(item):
-        spec = _persisting(spec, item.config.stash[SETTINGS].persist)
+        spec = _persisting(spec, (*item.config.stash[SETTINGS].persist, *_databases(item.config)))
     changed = item.ihook.pytest_sandbox_spec(item=item, spec=spec)
     return spec if changed is None else changed
 
@@ -89,12 +90,25 @@ def _persisting(spec: SandboxSpec, paths: tuple[str, ...]) -> SandboxSpec:
         return spec
     from dataclasses import replace
 
+    from pytest_sandbox_runtime.errors import SpecError
     from pytest_sandbox_runtime.specs import Mount
 
     for path in paths:
-        if not os.path.exists(path):
-            os.makedirs(path)
+        try:
+            if not os.path.exists(path):
+                os.makedirs(path)
+        except OSError as error:
+            raise SpecError(f"{path} is to be written through, and cannot be made: {error.strerror}") from None
     return replace(spec, mounts=(*spec.mounts, *(Mount(source=path, target=path, read_only=False) for path in paths)))
+
+
+def _databases(config: pytest.Config) -> list[str]:
+    """Return where hypothesis, if tests have imported it, keeps the examples that have failed."""
+    if "hypothesis" not in sys.modules:
+        return []
+    directory = os.path.realpath(os.environ.get("HYPOTHESIS_STORAGE_DIRECTORY", ".hypothesis"))
+    is_writable = os.access(directory if os.path.exists(directory) else os.path.dirname(directory), os.W_OK)
+    return [directory] if is_writable and directory.startswith(f"{os.path.realpath(config.rootpath)}{os.sep}") else []
 
 
 def _words(item: pytest.Item) -> dict[str, Any]:

@@ -95,6 +95,22 @@ def test_what_is_named_is_written_through_and_the_rest_is_not(run: Run, pytester
     assert not Path("gone").exists()
 
 
+def test_hypothesis_remembers_what_has_failed(run: Run) -> None:
+    suite = """
+        from pathlib import Path
+        from hypothesis import given, strategies as st
+
+        @given(st.integers())
+        def test_small(number):
+            Path("seen").touch()
+            assert number < 1000
+        """
+    for _ in range(2):
+        run(suite, "--sandbox").assert_outcomes(failed=1)
+        assert list(Path(".hypothesis/examples").iterdir())
+    assert not Path("seen").exists()
+
+
 @pytest.mark.parametrize("path", ["/etc", "..", ".", "../other", "reports/../.."])
 def test_what_is_outside_of_the_project_cannot_be_written_through(
     run: Run, pytester: pytest.Pytester, path: str
