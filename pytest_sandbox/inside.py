@@ -7,6 +7,7 @@ them nothing changes in this process. PYTEST_DONT_REWRITE.
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,8 @@ def run(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
         # What this test changes outside, the next inside is to see.
         close(config)
         return None
+    # Of faulthandler_timeout: the test's process has its own, and would wait for the thread of this one's.
+    faulthandler.cancel_dump_traceback_later()
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in _reports(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)

@@ -161,11 +161,7 @@ class Unit:
 
 
 def _fork() -> int:
-    import faulthandler
     import warnings
-
-    # Of faulthandler_timeout: its thread does not live on in a fork, and would be waited for. Each test has its own.
-    faulthandler.cancel_dump_traceback_later()
 
     with warnings.catch_warnings():
         # Other threads do not live on in a fork; pytest-xdist's are idle while a test runs.
