@@ -6,7 +6,7 @@ import urllib.request
 import psycopg
 import pytest
 
-from pytest_sandbox import sandbox_service
+from pytest_sandbox import ready, sandbox_service
 from pytest_sandbox.services import mariadb, memcached, nginx, postgres, rabbitmq, redis, valkey
 
 redis_server = sandbox_service(redis())
@@ -37,7 +37,8 @@ def test_memcached(memcached_server):
 
 def test_nginx(web_server):
     assert urllib.request.urlopen(web_server.url()).read() == b"welcome"
-    assert '"GET / HTTP/1.1" 200' in web_server.logs()
+    # It writes that behind its answer.
+    web_server.wait(ready.log(r'"GET / HTTP/1.1" 200'))
 
 
 def test_postgres(postgres_server):
