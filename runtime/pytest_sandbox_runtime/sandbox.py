@@ -91,8 +91,9 @@ class Sandbox(Reachable):
     def pid(self) -> int:
         """The pid of the sandbox's init, as this process sees it."""
         self._check_open()
-        with open(f"/proc/self/fdinfo/{self._started.pidfd}", encoding="ascii") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("Pid:"))
+        # In bytes, as the codecs may have gone already when a sandbox that was never closed is to be named.
+        with open(f"/proc/self/fdinfo/{self._started.pidfd}", "rb") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(b"Pid:"))
 
     # Commands
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_sandbox_runtime import PIPE, Engine, Network, SandboxSpec, Violation
+from pytest_sandbox_runtime import (
+    PIPE,
+    Engine,
+    EngineError,
+    EngineSettings,
+    Network,
+    SandboxSpec,
+    StartError,
+    Violation,
+)
 from pytest_sandbox_runtime.network.hearing import program_of
+from pytest_sandbox_runtime.network.watch import LOG_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -237,3 +249,28 @@ def test_the_command_line_is_cut_and_has_no_lines() -> None:
     assert "\n" not in program_of(os.getpid())
     assert 0 < len(program_of(os.getpid())) <= 200
     assert program_of(0) == ""
+
+
+def holders_of(path: str) -> list[int]:
+    """Return who has a file open."""
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if path in [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]:
+                found.append(int(pid))
+    return found
+
+
+@pytest.mark.needs("root")
+def test_a_run_whose_watch_is_killed_ends_says_why_and_leaves_nothing(store: str) -> None:
+    with Engine.open(EngineSettings(store=store)) as engine:
+        engine.create(SandboxSpec()).close()
+        (watch,) = holders_of(f"{engine.run_directory}/{LOG_NAME}")
+        os.kill(watch, signal.SIGKILL)
+        with pytest.raises(EngineError) as told:
+            for _ in range(1000):
+                # One that is being made just then.
+                with contextlib.suppress(StartError):
+                    engine.create(SandboxSpec()).close()
+        assert "the process that watches the networks of this run has died" in str(told.value)
+    assert os.listdir(f"{store}/runs") == []
