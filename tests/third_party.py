@@ -47,29 +47,11 @@ PROJECTS = {
     "more-itertools": Project("11.2.1", "pure Python, unittest classes"),
     "attrs": Project("26.1.0", "pure Python, hypothesis", ("hypothesis", "cloudpickle", "pympler")),
     "click": Project("8.5.1", "terminals, temporary files"),
-    "filelock": Project(
-        "4.3.1", "files, threads, processes", ("pytest-mock", "pytest-asyncio", "pytest-timeout", "virtualenv")
-    ),
     "sh": Project("2.4.0", "processes, pipes, signals", has_workers=False),
     "anyio": Project(
         "4.16.0",
         "asyncio, sockets on loopback",
         ("trio", "trustme", "psutil", "exceptiongroup", "pytest-mock", "pytest-timeout", "uvloop"),
-    ),
-    "cheroot": Project(
-        "11.1.2",
-        "servers on loopback",
-        (
-            "requests",
-            "requests-unixsocket",
-            "trustme",
-            "jaraco.text",
-            "portend",
-            "pypytools",
-            "pyopenssl",
-            "pytest-cov",
-        ),
-        ("-n0", "--no-cov"),
     ),
     "MarkupSafe": Project("3.0.4", "C extension"),
     "msgpack": Project("1.2.4", "C extension"),
