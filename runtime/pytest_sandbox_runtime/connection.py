@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _SUPERVISOR = os.path.join(os.path.dirname(__file__), "supervisor", "__main__.py")
 _PATIENCE = 10.0
+# So much of its log is quoted, in bytes.
+_LAST = 2000
 
 
 class Connection:
@@ -38,6 +40,9 @@ class Connection:
         self._undo: ExitStack | None = undo
         self._owner = os.getpid()
         self._lock = threading.Lock()
+        # Open from here on: a supervisor that ends removes it with the run.
+        self._log = os.open(_log_of(run), os.O_RDONLY | os.O_CLOEXEC)
+        undo.callback(os.close, self._log)
         # Where the supervisor's own memory can be seen, and what the watch of the run hears: see network.watch.
         self._memory, self.watch = self._greet()
 
@@ -96,6 +101,7 @@ class Connection:
         # Held, not run: it is for the process that this one is a fork of to wait for its supervisor.
         self._abandoned, self._undo = self._undo, None
         self._channel.close()
+        os.close(self._log)
         os.close(self._memory)
         os.close(self.watch)
 
@@ -146,9 +152,10 @@ class Connection:
 
     def last_words(self) -> str:
         """Return what the supervisor has logged last."""
-        with contextlib.suppress(OSError), open(_log_of(self.run), encoding="utf-8") as log:
-            return log.read().strip()[-2000:]
-        return ""
+        if self._undo is None:
+            return ""
+        size = os.fstat(self._log).st_size
+        return os.pread(self._log, _LAST, max(size - _LAST, 0)).decode(errors="replace").strip()
 
     def check_open(self) -> None:
         """Raise SandboxClosedError where it was closed, EngineError in a fork."""

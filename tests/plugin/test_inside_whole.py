@@ -98,7 +98,10 @@ def test_what_is_named_is_written_through_and_the_rest_is_not(run: Run, pytester
 def test_hypothesis_remembers_what_has_failed(run: Run) -> None:
     suite = """
         from pathlib import Path
-        from hypothesis import given, strategies as st
+        from hypothesis import given, settings, strategies as st
+
+        # Where it finds itself in CI, it remembers nothing.
+        settings.load_profile("default")
 
         @given(st.integers())
         def test_small(number):
