@@ -7,14 +7,13 @@ them nothing changes in this process. PYTEST_DONT_REWRITE.
 
 from __future__ import annotations
 
-import faulthandler
 import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_sandbox import fixtures, leaks, marks, measuring, violations
+from pytest_sandbox import crossing, fixtures, leaks, marks, measuring, reports, violations
 from pytest_sandbox.fixtures import IS_INSIDE, UNITS
 from pytest_sandbox.zygote import Zygote
 
@@ -34,23 +33,40 @@ class Died(Exception):  # noqa: N818  raised in place of what the test would hav
     """The test's process ended without a report."""
 
 
-def refuse_outside(item: pytest.Item) -> None:
-    """Fail where another plugin is about to run ``item``, which is to run inside, on the host."""
-    if IS_INSIDE not in item.config.stash and not item.config.getoption("setupplan", False):
+def check_set_up(item: pytest.Item) -> None:
+    """Fail where ``item``, which is to run inside, cannot: what it uses is outside, or another plugin runs it there."""
+    if IS_INSIDE in item.config.stash:
+        crossing.check(item)
+    elif not item.config.getoption("setupplan", False):
         pytest.fail("another plugin runs this test, and not in its sandbox", pytrace=False)
 
 
-def run(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Run the test inside, where it is to be; None leaves it to pytest. See pytest_runtest_protocol."""
+class Protocol:
+    """Stands for the hook pytest_runtest_protocol while tests run.
+
+    What other plugins do before and after a test, time-outs, repetitions, they do inside, and not here a second time.
+    """
+
+    def __init__(self, hook: Any) -> None:
+        self.hook = hook
+
+    def __call__(self, *, item: pytest.Item, nextitem: pytest.Item | None) -> Any:
+        """Run the test, inside where it is to be."""
+        return _run(item, nextitem) or self.hook(item=item, nextitem=nextitem)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.hook, name)
+
+
+def _run(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run the test inside, if it is to be there."""
     config = item.config
     if IS_INSIDE in config.stash:
-        return None
+        return False
     if not marks.runs_inside(item) or config.getoption("setupplan", False):
         # What this test changes outside, the next inside is to see.
         close(config)
-        return None
-    # Of faulthandler_timeout: the test's process has its own, and would wait for the thread of this one's.
-    faulthandler.cancel_dump_traceback_later()
+        return False
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in _reports(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
@@ -85,7 +101,9 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest
 
 
 def _report(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
-    report: pytest.TestReport = item.ihook.pytest_runtest_makereport(item=item, call=call)
+    # Not by the hook: others look there for what they have noted of the test, which is inside.
+    reports.add_sections(item, call)
+    report = pytest.TestReport.from_item_and_call(item, call)
     if call.excinfo is not None and call.excinfo.errisinstance(Died):
         report.longrepr = str(call.excinfo.value)
         report.sections += _left_in_capture(item.config)
@@ -250,6 +268,7 @@ class Units:
             if self._zygote is None:
                 engine = fixtures.engine_of(item.config)
                 live = functools.partial(_live, self._session)
+                crossing.note(self._session)
                 self._zygote = Zygote(item.config, self._session.items, live, engine.leave)
             return self._zygote.fork(item, sandbox)
         except BaseException as error:

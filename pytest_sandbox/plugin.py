@@ -5,7 +5,7 @@ PYTEST_DONT_REWRITE
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -83,24 +83,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, bool, bool]:
+    if not any(map(marks.runs_inside, session.items)):
+        return (yield)
+    from pytest_sandbox import inside
+
+    hooks: Any = session.config.hook
+    hooks.pytest_runtest_protocol = inside.Protocol(hooks.pytest_runtest_protocol)
     try:
         return (yield)
     finally:
-        if fixtures.UNITS in session.config.stash:
-            from pytest_sandbox import inside
-
-            # Before the engine: the kernel ends no pid namespace before all in it have been reaped, by their parents.
-            # And before anybody reports what was measured.
-            inside.close(session.config)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    if fixtures.UNITS not in item.config.stash and not marks.runs_inside(item):
-        return None
-    from pytest_sandbox import inside
-
-    return inside.run(item, nextitem)
+        hooks.pytest_runtest_protocol = hooks.pytest_runtest_protocol.hook
+        # Before the engine: the kernel ends no pid namespace before all in it have been reaped, by their parents.
+        # And before anybody reports what was measured.
+        inside.close(session.config)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -109,7 +104,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if marks.runs_inside(item):
         from pytest_sandbox import inside
 
-        inside.refuse_outside(item)
+        inside.check_set_up(item)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 
     Run = Callable[..., pytest.RunResult]
 
+# Plugins that stand beside ours in the test environment: a suite loads those that it is about by their names.
+NOT_LOADED = ("hypothesispytest", "anyio", "asyncio", "randomly", "rerunfailures", "timeout")
+
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that was said to this run is said to those that tests start, nor do these load what takes longest."""
+def alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that was said to this run is said to those that tests start, nor do these load what they do not name."""
+    if "pytester" in request.fixturenames:
+        # It takes PYTEST_ADDOPTS away.
+        request.getfixturevalue("pytester")
     for name in ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "PYTEST_SANDBOX_IMAGE", "PYTEST_SANDBOX_MISSING"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PYTEST_ADDOPTS", "-p no:hypothesispytest")
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(f"-p no:{name}" for name in NOT_LOADED))
 
 
 @pytest.fixture

@@ -136,3 +136,22 @@ def test_what_a_body_prints_goes_to_the_terminal_once_without_capture(run: Run) 
     )
     result.assert_outcomes(passed=1)
     assert result.stdout.str().count("said aloud") == 1
+
+
+@pytest.mark.needs("overlay-on-host", "cgroup-memory")
+@pytest.mark.parametrize("unit", ["test", "module"])
+def test_one_that_takes_too_much_memory_is_reported_as_that_and_the_rest_goes_on(run: Run, unit: str) -> None:
+    result = run(
+        """
+        import pytest
+
+        pytestmark = pytest.mark.sandbox(memory="128M")
+
+        def test_before(): pass
+        def test_takes(): b"x" * (1 << 29)
+        def test_after(): pass
+        """,
+        f"--sandbox={unit}",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["the test's process was killed by the kernel, out of memory, without a report"])

@@ -130,3 +130,56 @@ def test_a_bodys_properties_reach_the_junit_file(run: Run, pytester: pytest.Pyte
     )
     result.assert_outcomes(passed=1)
     assert '<property name="colour" value="blue"' in (pytester.path / "junit.xml").read_text()
+
+
+STRANDED = """
+import socket, sqlite3, subprocess, threading, pytest
+from concurrent.futures import ThreadPoolExecutor
+
+@pytest.fixture(scope="module")
+def value():
+    one, other = socket.socketpair()
+    with one, other, subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process, ThreadPoolExecutor(1) as pool:
+        ready = threading.Event()
+        thread = threading.Thread(target=ready.wait)
+        thread.start()
+        yield {}
+        ready.set()
+        thread.join()
+
+@pytest.fixture
+def uses(value):
+    pass
+
+def test_outside(value): pass
+
+@pytest.mark.sandbox
+def test_uses(uses): pass
+
+@pytest.mark.sandbox
+def test_does_not(): pass
+
+def test_outside_again(value): pass
+"""
+
+
+@needs_inside
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("one", "a socket, a connection, of which both sides would read"),
+        ("(1, [], one)", "a socket, a connection, of which both sides would read"),
+        ("{'server': process}", "a Popen, a process of the machine outside"),
+        ("thread", "a Thread, a thread, and a fork has but the one that forks"),
+        ("pool", "a ThreadPoolExecutor, a pool, whose threads or processes are outside"),
+        ("sqlite3.connect('file')", "a Connection, a connection, which SQLite forbids to carry across a fork"),
+    ],
+    ids=["socket", "tuple", "process", "thread", "pool", "sqlite"],
+)
+def test_a_value_that_no_fork_can_use_is_named_with_the_reason(run: Run, value: str, why: str) -> None:
+    result = run(STRANDED.replace("yield {}", f"yield {value}"))
+    result.assert_outcomes(passed=3, errors=1)
+    result.stdout.fnmatch_lines(
+        [f"the value of the fixture 'value' was made outside, by a test that ran before this one, *: it is {why}. *"]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")

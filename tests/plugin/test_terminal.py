@@ -217,3 +217,26 @@ def test_a_debugger_opens_inside(tmp_path: Path) -> None:
         person.type("continue\n")
         person.see("1 failed, 1 passed")
         assert person.process.wait(PATIENCE) == pytest.ExitCode.TESTS_FAILED
+
+
+BREAKS = """
+import os, pathlib
+
+def test_first():
+    clue = "the butler"
+    pathlib.Path("/etc/clue").write_text(clue)
+    breakpoint()
+
+def test_second(): pass
+"""
+
+
+@pytest.mark.parametrize("unit", ["test", "session"])
+def test_a_breakpoint_is_one_inside(tmp_path: Path, unit: str) -> None:
+    with person_at(run_pytest(tmp_path, BREAKS, f"--sandbox={unit}"), tmp_path / "store") as person:
+        person.see("(Pdb) ")
+        person.type("!print(os.uname().nodename, clue)\n")
+        person.see("\nsandbox the butler\r\n")
+        person.type("continue\n")
+        person.see("2 passed")
+        assert person.process.wait(PATIENCE) == 0

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.sameness import body, results
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -177,12 +179,6 @@ def test_captured(capfd, caplog, tmp_path, monkeypatch):
 '''
 
 
-def body(result: pytest.RunResult) -> list[str]:
-    """Return what was printed, but for times, temporary names and the line that says what runs where."""
-    lines = [re.sub(r"\d+\.\d+s|0x[0-9a-f]+|pytest-\d+", "*", line) for line in result.stdout.lines]
-    return [line for line in lines if not line.startswith(("sandbox: ", "rootdir"))]
-
-
 @pytest.mark.parametrize("unit", ["module", "session"])
 def test_the_output_is_that_of_a_plain_run(run: Run, unit: str) -> None:
     options = ("-rA", "--doctest-modules", "-v", "-W", "default")
@@ -190,11 +186,6 @@ def test_the_output_is_that_of_a_plain_run(run: Run, unit: str) -> None:
     assert body(inside) == body(plain)
     assert inside.ret == plain.ret
     assert plain.parseoutcomes()["passed"] > 5
-
-
-def results(name: str) -> str:
-    text = Path(name).read_text()
-    return re.sub(r'(time|timestamp)="[^"]*"|0x[0-9a-f]+', "", text)
 
 
 @pytest.mark.parametrize("unit", ["module", "session"])
