@@ -105,7 +105,8 @@ class Engine(Handle):
         self._specs: dict[SandboxSpec, SandboxSpec] = {}
         self._kept: set[str] = set()
         self._jobs = Jobs(settings, self.store, connection.seen)
-        self._alive: weakref.WeakSet[Sandbox] = weakref.WeakSet()
+        # Those that are not closed, by their names.
+        self._alive: weakref.WeakValueDictionary[str, Sandbox] = weakref.WeakValueDictionary()
         self._violations = Violations(connection.run)
 
     @classmethod
@@ -144,7 +145,7 @@ class Engine(Handle):
 
     def leave(self) -> None:
         """Forget all of it in a fork of the engine's process, where none of it may be used or ended."""
-        for sandbox in list(self._alive):
+        for sandbox in list(self._alive.values()):
             sandbox.let_go()
         self._connection.leave()
 
@@ -245,7 +246,7 @@ class Engine(Handle):
             for port, protocol, outside in spec.ports:
                 started.forward(target_of(port, protocol), port=outside)
             sandbox = Sandbox(spec, started, undo)
-        self._alive.add(sandbox)
+        self._alive[name] = sandbox
         self._violations.expect(name)
         if joins:
             self._networking.greet(sandbox)
@@ -262,7 +263,7 @@ class Engine(Handle):
 
     def violations(self) -> list[Violation]:
         """Return what the networks of this engine's sandboxes have refused since this was called last."""
-        return self._violations.new({sandbox.name for sandbox in self._alive})
+        return self._violations.new()
 
     def shared_network(self) -> LiveNetwork:
         """Return the network of what all clients of this run share; it ends with the last that uses it."""
@@ -334,6 +335,8 @@ class Engine(Handle):
     def _forget(self, name: str) -> None:
         self._connection.tell(("remove", name, name in self._kept))
         self._kept.discard(name)
+        self._alive.pop(name, None)
+        self._violations.forget(name)
 
     def _keep(self, name: str, spec: SandboxSpec, tree: Tree, about: str) -> str:
         if not self.settings.on_disk:

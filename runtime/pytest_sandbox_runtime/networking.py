@@ -14,7 +14,7 @@ from pytest_sandbox_runtime.specs.network import Network
 from pytest_sandbox_runtime.specs.sandbox import DEFAULT_HOSTNAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_sandbox_runtime.connection import Connection
     from pytest_sandbox_runtime.live_network import Join
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Networking:
     """The networks made over ``connection``, and those of the ``sandboxes`` that are alive which are on them."""
 
-    def __init__(self, connection: Connection, sandboxes: Iterable[Sandbox]) -> None:
+    def __init__(self, connection: Connection, sandboxes: Mapping[str, Sandbox]) -> None:
         self._connection = connection
         self._sandboxes = sandboxes
         self._networks: weakref.WeakSet[LiveNetwork] = weakref.WeakSet()
@@ -51,7 +51,7 @@ class Networking:
         return Authority(self._connection.run)
 
     def _make_trusted(self, network: LiveNetwork) -> None:
-        for sandbox in self._sandboxes:
+        for sandbox in self._sandboxes.values():
             if network in [join.network for join, _ in sandbox.joins]:
                 sandbox.trust(self._authority)
 

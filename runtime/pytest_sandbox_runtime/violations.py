@@ -9,7 +9,7 @@ from pytest_sandbox_runtime.network.names import HOST_GATEWAY
 from pytest_sandbox_runtime.network.watch import LOG_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
 
 class Violation(NamedTuple):
@@ -49,17 +49,22 @@ class Violations:
         self._path = os.path.join(run, LOG_NAME)
         self._read = 0
         self._own: set[str] = set()
+        self._ended: set[str] = set()
 
     def expect(self, sandbox: str) -> None:
         """Take ``sandbox`` for one of this client's."""
         self._own.add(sandbox)
 
-    def new(self, alive: Collection[str]) -> list[Violation]:
-        """Return those that were not returned yet, each once; no others will come of sandboxes not ``alive`` now."""
-        own = set(self._own)
-        found = [violation for violation in self._lines() if violation.sandbox in own]
-        self._own -= own.difference(alive)
-        return list(dict.fromkeys(found))
+    def forget(self, sandbox: str) -> None:
+        """Take note that ``sandbox`` has ended: after those that ``new`` returns next no others will come of it."""
+        self._ended.add(sandbox)
+
+    def new(self) -> list[Violation]:
+        """Return those that were not returned yet, each once."""
+        ended, self._ended = self._ended, set()
+        found = dict.fromkeys(violation for violation in self._lines() if violation.sandbox in self._own)
+        self._own -= ended
+        return list(found)
 
     def _lines(self) -> Iterator[Violation]:
         if os.path.getsize(self._path) == self._read:
