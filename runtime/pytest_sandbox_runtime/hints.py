@@ -306,6 +306,8 @@ _ADVICE: tuple[tuple[tuple[str, ...], tuple[int, ...], Advise], ...] = (
     (("unshare", "clone"), (errno.ENOSPC, errno.EUSERS), _too_many_namespaces),
     (("unshare", "clone"), (errno.EINVAL, errno.ENOSYS), _kernel_without_namespaces),
     (("mount",), _REFUSED, _refused_mount),
+    # What is written below /proc/sys, where a container has that read-only.
+    (("",), (errno.EROFS,), _refused_mount),
     (("mount",), (errno.EINVAL, errno.EOPNOTSUPP), _refused_overlay),
     (("mount",), (errno.ENODEV,), _missing_file_system),
     (("mount",), (errno.ENOSPC,), _too_many_mounts),

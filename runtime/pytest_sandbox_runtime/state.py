@@ -60,8 +60,11 @@ def subordinate_ids() -> str:
     """Return this user's "first-uid:count:first-gid:count" of subuid(5) and subgid(5), or "" without newuidmap(1)."""
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         return ""
-    user = pwd.getpwuid(os.getuid())
-    ranges = [_first_range(path, {user.pw_name, str(user.pw_uid)}) for path in ("/etc/subuid", "/etc/subgid")]
+    names = {str(os.getuid())}
+    # In a container, the user may have a number only.
+    with contextlib.suppress(KeyError):
+        names.add(pwd.getpwuid(os.getuid()).pw_name)
+    ranges = [_first_range(path, names) for path in ("/etc/subuid", "/etc/subgid")]
     return ":".join(ranges) if all(ranges) else ""
 
 

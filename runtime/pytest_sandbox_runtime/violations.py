@@ -67,7 +67,12 @@ class Violations:
         return list(found)
 
     def _lines(self) -> Iterator[Violation]:
-        if os.path.getsize(self._path) == self._read:
+        try:
+            size = os.path.getsize(self._path)
+        except FileNotFoundError:
+            # The run has ended before this client of it.
+            return
+        if size == self._read:
             return
         from pytest_sandbox_runtime.network.hearing import program_of
 

@@ -16,6 +16,7 @@ import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pytest_sandbox_runtime.accounts import home_of
 from pytest_sandbox_runtime.rootfs.layer import ThinLayer, write_fixed_files, write_own_places
 from pytest_sandbox_runtime.rootfs.plan import Overlay, Tree
 from pytest_sandbox_runtime.specs import Mount
@@ -176,7 +177,7 @@ def _hidden(view: HostView) -> Iterator[str]:
 
 
 def _all_hidden(view: HostView) -> Iterator[str]:
-    home = os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
+    home = os.path.realpath(home_of(os.geteuid()))
     yield from view.hide
     for name in SECRETS:
         yield os.path.join(home, name)
