@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from pytest_sandbox.measuring import Measured
     from pytest_sandbox.told import Recorder, Told
-    from pytest_sandbox.zygote import Unit
+    from pytest_sandbox.unit import Unit
+    from pytest_sandbox_runtime.sandbox import Sandbox
 
 _RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
 # What a plain run stops at.
@@ -30,7 +31,13 @@ _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
 
 class Died(Exception):  # noqa: N818  raised in place of what the test would have raised
-    """The test's process ended without a report."""
+    """The test's process ended without a report; ``printed`` is what it has left on stdout and stderr."""
+
+    def __init__(self, message: str, printed: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.sections = [
+            (f"Captured {name} call", text) for name, text in zip(("stdout", "stderr"), printed, strict=True) if text
+        ]
 
 
 def check_set_up(item: pytest.Item) -> None:
@@ -104,19 +111,10 @@ def _report(item: pytest.Item, call: pytest.CallInfo[Any]) -> pytest.TestReport:
     # Not by the hook: others look there for what they have noted of the test, which is inside.
     reports.add_sections(item, call)
     report = pytest.TestReport.from_item_and_call(item, call)
-    if call.excinfo is not None and call.excinfo.errisinstance(Died):
-        report.longrepr = str(call.excinfo.value)
-        report.sections += _left_in_capture(item.config)
+    if call.excinfo is not None and isinstance(died := call.excinfo.value, Died):
+        report.longrepr = str(died)
+        report.sections += died.sections
     return report
-
-
-def _left_in_capture(config: pytest.Config) -> list[tuple[str, str]]:
-    """Return what the test's process had printed when it died; else the next one would take it for its own."""
-    capture: Any = config.pluginmanager.getplugin("capturemanager")
-    if not capture.is_globally_capturing():
-        return []
-    texts = zip(("stdout", "stderr"), capture.read_global_capture(), strict=True)
-    return [(f"Captured {name} call", text) for name, text in texts if text]
 
 
 def _hear(unit: Unit) -> Told:
@@ -127,17 +125,14 @@ def _hear(unit: Unit) -> Told:
     except TimeoutError:
         told = f"the test did not end within {timeout:g} s, and its sandbox was killed"
     if told is None or isinstance(told, str):
-        raise Died(told or _how_it_died(unit))
+        raise Died(told or _how_it_died(unit), unit.printed())
     return told
 
 
 def _how_it_died(unit: Unit) -> str:
-    from pytest_sandbox_runtime.specs import Outcome
-
-    status = unit.first.config.stash[UNITS].status_of(unit)
-    if status is None:
+    outcome = unit.outcome()
+    if outcome is None:
         return "the test's process has closed its connection to pytest, and was killed"
-    outcome = Outcome("the test's process", status, oom_killed=unit.sandbox.was_oom_killed())
     return f"{outcome}, without a report"
 
 
@@ -217,7 +212,7 @@ def _runs_in(item: pytest.Item) -> object:
     if not marks.runs_inside(item) or marks.error_of(item):
         return None
     # A copy of the machine with other words is another machine.
-    return marks.unit_of(item), marks.spec_of(item)
+    return marks.unit_of(item), marks.spec_of(item), marks.python_of(item)
 
 
 class Units:
@@ -234,6 +229,7 @@ class Units:
         """Return the unit of ``item``; where its sandbox cannot be made, the test fails or is skipped."""
         __tracebackhide__ = True
         if self._current is not None and _runs_in(self._current.first) == _runs_in(item):
+            self._current.admit(item)
             return self._current
         self._finish_current()
         unit, self._waiting = self._waiting, None
@@ -243,8 +239,9 @@ class Units:
         if unit is None:
             if error := marks.error_of(item):
                 pytest.fail(error, pytrace=False)
-            unit = self._fork(item)
+            unit = self._start(item)
         self._current = unit
+        unit.admit(item)
         return unit
 
     def following(self, item: pytest.Item, nextitem: pytest.Item | None) -> pytest.Item | None:
@@ -256,35 +253,48 @@ class Units:
         """Have the next unit ready, if the test that comes next is to run inside."""
         if item is not None and marks.runs_inside(item) and not marks.error_of(item):
             try:
-                self._waiting = self._fork(item)
+                self._waiting = self._start(item)
             except (OSError, pytest.fail.Exception, pytest.skip.Exception):
                 # It will be met again, and told, when it is the test's turn.
                 return
 
-    def _fork(self, item: pytest.Item) -> Unit:
+    def _start(self, item: pytest.Item) -> Unit:
         __tracebackhide__ = True
         sandbox = fixtures.start(item, marks.spec_of(item))
         try:
-            if self._zygote is None:
-                engine = fixtures.engine_of(item.config)
-                live = functools.partial(_live, self._session)
-                crossing.note(self._session)
-                self._zygote = Zygote(item.config, self._session.items, live, engine.leave)
-            return self._zygote.fork(item, sandbox)
-        except BaseException as error:
+            return self._fork(item, sandbox) if sandbox.spec.image.is_host else self._start_foreign(item, sandbox)
+        except BaseException:
             sandbox.close()
-            if isinstance(error, OSError):
-                self._end_zygote()
             raise
+
+    def _fork(self, item: pytest.Item, sandbox: Sandbox) -> Unit:
+        if self._zygote is None:
+            engine = fixtures.engine_of(item.config)
+            live = functools.partial(_live, self._session)
+            crossing.note(self._session)
+            self._zygote = Zygote(item.config, self._session.items, live, engine.leave)
+        try:
+            return self._zygote.fork(item, sandbox)
+        except OSError:
+            self._end_zygote()
+            raise
+
+    def _start_foreign(self, item: pytest.Item, sandbox: Sandbox) -> Unit:
+        from pytest_sandbox import foreign
+        from pytest_sandbox_runtime.errors import SandboxError
+
+        __tracebackhide__ = True
+        unit, runs_in = marks.unit_of(item), _runs_in(item)
+        others = (one for one in self._session.items if marks.unit_of(one) == unit and _runs_in(one) == runs_in)
+        try:
+            return foreign.start(item, sandbox, [item] if unit is item else list(others))
+        except SandboxError as error:
+            fixtures.give_up(item.config, error)
 
     def _end_zygote(self) -> None:
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.close()
-
-    def status_of(self, unit: Unit) -> int | None:
-        """Return how the unit's process ended, as subprocess has it; None if it has not."""
-        return None if self._zygote is None else self._zygote.status(unit.first)
 
     def end(self, unit: Unit) -> None:
         """End a unit that has nothing left to tear down, or whose tests must not go on."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_sandbox.zygote import Unit
+    from pytest_sandbox.unit import Unit
     from pytest_sandbox_runtime.sandbox import Sandbox
 
 # Of pytest itself, of its tmp_path, and of Python.

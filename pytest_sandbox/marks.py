@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.specs import SandboxSpec
 
 MARKER = (
-    "sandbox(image=None, *, inside=None, network='none', env=None, mounts=(), memory=None, cpus=None, pids=None, "
-    "user=None, workdir=None, hostname='sandbox', read_only=False, timeout=None, time_namespace=False, ports=(), "
-    "extra_hosts=(), ulimits=(), cap_add=(), cap_drop=(), shm_size=None): give this test "
+    "sandbox(image=None, *, inside=None, python=None, network='none', env=None, mounts=(), memory=None, cpus=None, "
+    "pids=None, user=None, workdir=None, hostname='sandbox', read_only=False, timeout=None, time_namespace=False, "
+    "ports=(), extra_hosts=(), ulimits=(), cap_add=(), cap_drop=(), shm_size=None): give this test "
     "a disposable machine; without the sandbox fixture its body runs inside it"
 )
 NO_MARKER = "no_sandbox: run this test as it is, also with --sandbox"
@@ -59,12 +59,23 @@ def unit_of(item: pytest.Item) -> pytest.Item | pytest.Collector:
 def spec_of(item: pytest.Item) -> SandboxSpec:
     """Return the spec that the item's markers, the nearest first, and the settings make; raises SpecError."""
     words = _words(item)
-    words.pop("inside", None)
+    for own in ("inside", "python"):
+        words.pop(own, None)
     spec = make_spec(item.config, **words)
     if runs_inside(item):
         spec = _persisting(spec, (*item.config.stash[SETTINGS].persist, *_databases(item.config)))
     changed = item.ihook.pytest_sandbox_spec(item=item, spec=spec)
-    return spec if changed is None else changed
+    spec = spec if changed is None else changed
+    if not spec.image.is_host and runs_inside(item):
+        from pytest_sandbox.foreign import carrying
+
+        return carrying(item.config, spec)
+    return spec
+
+
+def python_of(item: pytest.Item) -> str:
+    """Return the Python, a path or a name, that a test inside another image is to run in; empty for any."""
+    return str(_words(item).get("python") or item.config.stash[SETTINGS].python)
 
 
 def make_spec(config: pytest.Config, **words: Any) -> SandboxSpec:
@@ -145,9 +156,9 @@ def _check_inside(item: pytest.Item, spec: SandboxSpec) -> None:
     from pytest_sandbox_runtime.errors import SpecError
 
     driving = sorted(_DRIVING & set(getattr(item, "fixturenames", ())))
-    if not spec.image.is_host:
-        msg = f"a test runs inside a copy of this machine only, not in {spec.image}"
-        raise SpecError(msg, hint="ask for the sandbox fixture, and drive the image from outside")
+    if spec.image.is_host and (python := _words(item).get("python")):
+        msg = f"python={python!r} is for another image: inside a copy of this machine it is the Python that runs pytest"
+        raise SpecError(msg, hint="leave it out, or say which image=")
     if driving:
         msg = f"a test that runs inside, as its fixtures do, cannot drive sandboxes with {', '.join(driving)}"
         raise SpecError(msg, hint="leave out inside=True: the test then drives them from outside")

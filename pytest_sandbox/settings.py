@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     network: str
     persist: tuple[str, ...]
     image: str
+    python: str
     keep: str
     capture: str
     shell: bool
@@ -123,6 +124,11 @@ def add_options(parser: pytest.Parser) -> None:
     )
     parser.addini("sandbox_image", f"what sandboxes start as: {WORDS}", default="host")
     parser.addini(
+        "sandbox_python",
+        "the Python, a path or a name, in which tests inside another image run (default: python3, else python)",
+        default="",
+    )
+    parser.addini(
         "sandbox_retention_policy", "whose sandboxes' changed files to keep: none, failed or all", default="none"
     )
     parser.addini("sandbox_capture", "whose sandboxes' packets to keep: none, failed or all", default="none")
@@ -203,6 +209,7 @@ def read_settings(config: pytest.Config) -> Settings:
         network=_ini(config, "sandbox_network", NETWORKS),
         persist=tuple(_persisted(config)),
         image=_image(config),
+        python=_said(config, "sandbox_python"),
         keep=str(keep),
         capture=str(config.getoption("sandbox_capture") or _ini(config, "sandbox_capture", KEEP)),
         shell=config.getoption("sandbox_shell"),

@@ -15,18 +15,19 @@ import signal
 import socket
 import struct
 import sys
-import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_sandbox.fixtures import CAPTURES, IS_INSIDE
+from pytest_sandbox.fixtures import IS_INSIDE
+from pytest_sandbox.unit import GRACE, LENGTH, PROCESS, Unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     import pytest
 
     from pytest_sandbox.told import Told
     from pytest_sandbox_runtime.sandbox import Sandbox
+    from pytest_sandbox_runtime.specs import Outcome
 
     # Without a test it is to tear down what there is.
     Live = Callable[[pytest.Item | None, pytest.Item | None], Told]
@@ -35,9 +36,6 @@ if TYPE_CHECKING:
 # how many tests of the session have failed.
 _ORDER = struct.Struct("!3i")
 _NONE = -1
-_LENGTH = struct.Struct("!Q")
-# How long what has said its last word may take to die.
-_GRACE = 1.0
 
 
 class Zygote:
@@ -48,7 +46,7 @@ class Zygote:
     ) -> None:
         """Fork; each test's process will call ``live``, and what the fork holds of this one's it is to ``forget``."""
         flush(config)
-        self._numbers = {id(item): number for number, item in enumerate(items)}
+        self.numbers = {id(item): number for number, item in enumerate(items)}
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._pid = _fork()
@@ -56,15 +54,15 @@ class Zygote:
                 self._channel.close()
                 _serve(theirs, items, live, forget)
 
-    def fork(self, item: pytest.Item, sandbox: Sandbox) -> Unit:
+    def fork(self, item: pytest.Item, sandbox: Sandbox) -> Fork:
         """Have a process for ``item``, and others behind it, wait in ``sandbox``; OSError where the zygote has died."""
         from pytest_sandbox_runtime.supervisor.messages import send
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        unit = Unit(item, sandbox, ours, self._numbers)
+        unit = Fork(self, item, sandbox, ours)
         with theirs:
             try:
-                message = ("fork", self._numbers[id(item)], tuple(sandbox.way_in()), os.getcwd())
+                message = ("fork", self.numbers[id(item)], tuple(sandbox.way_in()), os.getcwd())
                 send(self._channel, message, (sandbox.pidfd, sandbox.watch, theirs.fileno()))
             except BaseException:
                 ours.close()
@@ -76,7 +74,7 @@ class Zygote:
         from pytest_sandbox_runtime.supervisor.messages import receive, send
 
         with contextlib.suppress(OSError):
-            send(self._channel, ("status", self._numbers[id(first)]))
+            send(self._channel, ("status", self.numbers[id(first)]))
             if (received := receive(self._channel)) is not None:
                 (status,), _ = received
                 return status  # type: ignore[return-value]
@@ -88,76 +86,36 @@ class Zygote:
         os.waitpid(self._pid, 0)
 
 
-class Unit:
-    """A process in a sandbox: it waits until it is told which test to run, and then tells how that went."""
+class Fork(Unit):
+    """A unit that is a fork of this process."""
 
-    def __init__(
-        self, first: pytest.Item, sandbox: Sandbox, channel: socket.socket, numbers: Mapping[int, int]
-    ) -> None:
-        self.first = first
-        self.sandbox = sandbox
-        self._channel = channel
-        self._numbers = numbers
-        self._has_more = False
-        # What was not there when it began, and the test that has left it.
-        self.left: dict[str, str] = {}
+    def __init__(self, zygote: Zygote, first: pytest.Item, sandbox: Sandbox, channel: socket.socket) -> None:
+        super().__init__(first, sandbox, channel)
+        self._zygote = zygote
 
-    def begin(self, item: pytest.Item, following: pytest.Item | None) -> None:
-        """Let a test run; what it has set up and ``following`` needs, too, it leaves as it is."""
-        self._has_more = following is not None
-        self._tell(self._numbers[id(item)], _NONE if following is None else self._numbers[id(following)])
+    def _order(self, item: pytest.Item | None, following: pytest.Item | None) -> bytes:
+        numbers = (_NONE if one is None else self._zygote.numbers[id(one)] for one in (item, following))
+        return _ORDER.pack(*numbers, self.first.session.testsfailed)
 
-    def _tell(self, *order: int) -> None:
-        # Where it is dead already, who hears it is told how.
-        with contextlib.suppress(OSError):
-            self._channel.send(_ORDER.pack(*order, self.first.session.testsfailed), socket.MSG_NOSIGNAL)
-
-    def hear(self, timeout: float | None) -> Told | str | None:
-        """Return what the process has to tell, a sentence where it could not begin, or None where it died unheard.
-
-        Raises TimeoutError after ``timeout`` seconds.
-        """
+    def _decode(self, said: bytes) -> Told | str:
         import pickle
 
-        deadline = None if timeout is None else time.monotonic() + timeout
-        (size,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline).ljust(_LENGTH.size, b"\0"))
-        data = self._read(size, deadline)
-        told: Told | str | None = pickle.loads(data) if data and len(data) == size else None
+        told: Told | str = pickle.loads(said)
         return told
 
-    def _read(self, size: int, deadline: float | None) -> bytes:
-        poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        data = bytearray()
-        while len(data) < size:
-            if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-                raise TimeoutError
-            try:
-                chunk = self._channel.recv(size - len(data))
-            except ConnectionResetError:
-                break
-            if not chunk:
-                break
-            data += chunk
-        return bytes(data)
+    def outcome(self) -> Outcome | None:
+        """Return how the process ended; None if it has not."""
+        from pytest_sandbox_runtime.specs import Outcome
 
-    def finish(self) -> Told | None:
-        """Have it tear down what it has left for tests that will not come, and end it; returns what it tells then."""
-        told = None
-        if self._has_more:
-            self._tell(_NONE, _NONE)
-            told = self.hear(None)
-        self.close()
-        return None if isinstance(told, str) else told
+        status = self._zygote.status(self.first)
+        if status is None:
+            return None
+        return Outcome(PROCESS, status, oom_killed=self.sandbox.was_oom_killed())
 
-    def close(self) -> None:
-        """End the sandbox and all that is left in it. Again: nothing."""
-        self._has_more = False
-        self._channel.close()
-        # Of one that was never to run.
-        for capture in self.first.stash.get(CAPTURES, []):
-            capture.discard()
-        self.sandbox.close()
+    def printed(self) -> tuple[str, str]:
+        """Return what is left in the capture that both have; else the next one would take it for its own."""
+        capture: Any = self.first.config.pluginmanager.getplugin("capturemanager")
+        return tuple(capture.read_global_capture()) if capture.is_globally_capturing() else ("", "")
 
 
 def _fork() -> int:
@@ -269,7 +227,7 @@ class _Nursery:
         if number in self._running:
             poll = select.poll()
             poll.register(self._running[number][1], select.POLLIN)
-            if poll.poll(_GRACE * 1000):
+            if poll.poll(GRACE * 1000):
                 self._reap(number)
         return self._ended.pop(number, None)
 
@@ -296,7 +254,7 @@ def _send(channel: socket.socket, message: Told | str) -> None:
     import pickle
 
     data = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
-    channel.sendall(_LENGTH.pack(len(data)) + data)
+    channel.sendall(LENGTH.pack(len(data)) + data)
 
 
 def flush(config: pytest.Config) -> None:
