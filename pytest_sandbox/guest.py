@@ -16,7 +16,7 @@ import pytest
 from _pytest import capture
 from _pytest.config import _prepareconfig
 
-from pytest_sandbox import hookspecs, marks, settings
+from pytest_sandbox import fixtures, hookspecs, marks, reports, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,6 +123,7 @@ class Guest:
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         self._config = config
+        config.stash[fixtures.IS_INSIDE] = True
         for line in (marks.MARKER, marks.NO_MARKER):
             config.addinivalue_line("markers", line)
         plugins = config.pluginmanager
@@ -140,6 +141,10 @@ class Guest:
     def pytest_internalerror(self, excrepr: object) -> bool:
         self.errors.append(str(excrepr))
         return True
+
+    def pytest_exception_interact(self, node: pytest.Item | pytest.Collector) -> None:
+        if node.config.option.sandbox_shell and isinstance(node, pytest.Item):
+            reports.open_shell(node)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> NoReturn:
