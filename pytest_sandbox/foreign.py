@@ -55,7 +55,7 @@ guest.serve("{_PLACE}")
 _OUTER = {
     "file_or_dir", "plugins", "inifilename", "rootdir", "confcutdir", "noconftest", "override_ini", "capture",
     "importmode", "assertmode", "pythonwarnings", "strict_config", "collectonly", "lf", "failedfirst", "newfirst",
-    "stepwise", "stepwise_skip", "stepwise_reset", "cacheclear", "basetemp", "xmlpath", "pastebin", "debug",
+    "stepwise", "stepwise_skip", "stepwise_reset", "cacheclear", "basetemp", "pastebin", "debug",
     "numprocesses", "maxprocesses", "dist", "distload", "tx", "px", "looponfail", "loadgroup", "version", "help",
 }  # fmt: skip
 # Plugins that no process but this one is to load: they would distribute tests, or start sandboxes in the sandbox.
@@ -243,7 +243,7 @@ class Guest(Unit):
                 for nodeid, (outcome, why) in answer["missing"].items()
             }
         except (AttributeError, KeyError, TypeError, ValueError):
-            raise ImageError(f"what is to be Python in {image} told {answer}") from None
+            raise ImageError(f"what is to be Python in {image} told something else than it should") from None
 
     def _answer(self) -> dict[str, Any]:
         timeout, image = self.sandbox.spec.timeout, self.sandbox.spec.image

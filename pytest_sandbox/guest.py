@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest import capture
-from _pytest.config import _prepareconfig
+from _pytest.config import ConftestImportFailure, _prepareconfig
 
 from pytest_sandbox import fixtures, hookspecs, marks, reports, settings
 
@@ -66,8 +66,8 @@ def serve(place: str) -> NoReturn:
         config = _prepareconfig(words["arguments"], [guest])
         config.hook.pytest_cmdline_main(config=config)
     except BaseException as error:
-        kind = "" if isinstance(error, pytest.UsageError) else f"{type(error).__name__}: "
-        guest.errors.append(kind + "\n".join(map(str, error.args)))
+        says_itself = isinstance(error, (pytest.UsageError, ConftestImportFailure))
+        guest.errors.append(str(error) if says_itself else f"{type(error).__name__}: {error}")
     channel.tell({"error": "\n".join(guest.errors) or "it has ended"})
     _flush()
     os._exit(1)

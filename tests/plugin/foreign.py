@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
-_LEFT_OUT = shutil.ignore_patterns("site-packages", "dist-packages", "test", "idlelib", "lib2to3", "ensurepip", "config-*")
+_LEFT_OUT = shutil.ignore_patterns(
+    "site-packages", "dist-packages", "test", "idlelib", "lib2to3", "ensurepip", "config-*"
+)
 
 
 def make_root(root: Path) -> Path:

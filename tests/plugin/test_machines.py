@@ -15,23 +15,6 @@ if TYPE_CHECKING:
 needs_inside = pytest.mark.needs("overlay-on-host")
 
 
-def test_a_body_does_not_run_in_an_archive(run: Run) -> None:
-    result = run(
-        """
-        import pytest
-        from pytest_sandbox import Image
-
-        @pytest.mark.sandbox(Image.archive("/srv/root.tar"))
-        def test_inside():
-            pass
-        """
-    )
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*a copy of this machine only, not in /srv/root.tar*", "*ask for the sandbox fixture*"]
-    )
-
-
 @needs_inside
 def test_an_image_that_is_missing_fails_the_test_in_its_own_words(run: Run) -> None:
     result = run("def test_driven(sandbox):\n    pass\n", "--sandbox-image", "nowhere.tar")

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.foreign import image
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+__all__ = ["image"]
 
 pytestmark = pytest.mark.needs("overlay-on-host")
 
@@ -189,6 +193,12 @@ def test_no_shell_opens_where_tests_are_distributed(tmp_path: Path) -> None:
     assert "--sandbox-shell needs the terminal, which distributed tests have not; leave out -n" in ended.stderr
 
 
+@pytest.fixture(params=["inside", "foreign"])
+def options(request: pytest.FixtureRequest) -> list[str]:
+    """Have tests that are marked run in a copy of this machine, or in another image."""
+    return [f"--sandbox-image={request.getfixturevalue('image')}"] if request.param == "foreign" else []
+
+
 TALKS = """
 import os, pytest
 
@@ -200,8 +210,8 @@ def test_talks():
 """
 
 
-def test_a_body_inside_talks_to_the_person_without_capture(tmp_path: Path) -> None:
-    with person_at(run_pytest(tmp_path, TALKS, "-s"), tmp_path / "store") as person:
+def test_a_body_inside_talks_to_the_person_without_capture(tmp_path: Path, options: list[str]) -> None:
+    with person_at(run_pytest(tmp_path, TALKS, "-s", *options), tmp_path / "store") as person:
         person.see("who was it? ")
         person.type("the butler\n")
         person.see("said sandbox\r\n")
@@ -209,8 +219,8 @@ def test_a_body_inside_talks_to_the_person_without_capture(tmp_path: Path) -> No
         assert person.process.wait(PATIENCE) == 0
 
 
-def test_a_debugger_opens_inside(tmp_path: Path) -> None:
-    with person_at(run_pytest(tmp_path, INSIDE, "--pdb"), tmp_path / "store") as person:
+def test_a_debugger_opens_inside(tmp_path: Path, options: list[str]) -> None:
+    with person_at(run_pytest(tmp_path, INSIDE, "--pdb", *options), tmp_path / "store") as person:
         person.see("(Pdb) ")
         person.type("!import os; print(os.uname().nodename, pathlib.Path('/etc/clue').read_text())\n")
         person.see("\nsandbox the butler\r\n")
