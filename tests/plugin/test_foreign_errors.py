@@ -106,10 +106,11 @@ def test_a_python_that_is_not_enough_says_why(
     fails_in(run, image, words).stdout.fnmatch_lines(said)
 
 
-def test_all_of_a_unit_are_told_alike(run: Run, empty_image: Path) -> None:
-    result = run("def test_a(): pass\ndef test_b(): pass", "--sandbox=module", f"--sandbox-image={empty_image}")
+def test_all_of_a_unit_are_told_alike(run: Run, image: Path, pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("import filelock\n")
+    result = run("def test_a(): pass\ndef test_b(): pass", "--sandbox=module", f"--sandbox-image={image}")
     result.assert_outcomes(errors=2)
-    assert result.stdout.str().count("which the test is to run in") == 2
+    assert result.stdout.str().count("pytest cannot start in") == 2
 
 
 def test_a_module_that_the_image_lacks_is_named_and_the_rest_runs(
@@ -163,7 +164,7 @@ def test_what_keeps_pytest_from_starting_there_is_told(
 def test_what_is_no_report_is_taken_for_none(run: Run, image: Path) -> None:
     result = run(
         """
-        import os, pickle
+        import json, os, pickle
 
         def say(what):
             sockets = [int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")
@@ -174,7 +175,10 @@ def test_what_is_no_report_is_taken_for_none(run: Run, image: Path) -> None:
             say(pickle.dumps(print))
 
         def test_other_report():
-            say(b'{"reports": [{"nodeid": "other"}], "warnings": [], "raised": null}')
+            report = {"nodeid": "other", "location": ["other", 0, "other"], "keywords": {}, "outcome": "passed",
+                       "longrepr": None, "when": "call", "sections": [], "user_properties": [], "$report_type": "TestReport"}
+            ends = {"raised": None, "shouldstop": False, "shouldfail": False}
+            say(json.dumps({"reports": [report], "warnings": [], **ends}).encode())
 
         def test_after():
             pass
@@ -182,8 +186,21 @@ def test_what_is_no_report_is_taken_for_none(run: Run, image: Path) -> None:
         *("--sandbox", f"--sandbox-image={image}"),
     )
     result.assert_outcomes(passed=1, failed=2)
-    result.stdout.fnmatch_lines(["what the test's process told cannot be read: *"] * 2)
+    said = "what the test's process told cannot be read: "
+    result.stdout.fnmatch_lines([f"{said}*", f"{said}ValueError: no report of *::test_other_report"])
     assert_shows_no_internals(result)
+
+
+def test_an_image_that_has_this_plugin_starts_no_sandbox_in_the_sandbox(
+    run: Run, pytester: pytest.Pytester, image: Path
+) -> None:
+    installed = pytester.path / "first/pytest_sandbox-0.1.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: pytest-sandbox\nVersion: 0.1\n")
+    (installed / "entry_points.txt").write_text("[pytest11]\nsandbox = pytest_sandbox.plugin\n")
+    words = f"env={{'PYTHONPATH': {str(pytester.path / 'first')!r}}}"
+    suite = TEST.format(words=words).replace("raise RuntimeError", "pass")
+    run(suite, f"--sandbox-image={image}").assert_outcomes(passed=1)
 
 
 def test_a_python_for_this_machine_is_a_usage_error(run: Run) -> None:
