@@ -327,6 +327,8 @@ def _check(versions: dict[str, Any], image: str) -> None:
 
 
 def _report_of(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
+    if data["nodeid"] != item.nodeid:
+        raise ValueError(f"no report of {item.nodeid}")
     for name in ("sections", "user_properties"):
         data[name] = [tuple(pair) for pair in data[name]]
     for name in ("location", "longrepr"):
@@ -337,8 +339,8 @@ def _report_of(item: pytest.Item, data: dict[str, Any]) -> pytest.TestReport:
     report = make(config=item.config, data=data) or make(
         config=item.config, data={**data, "$report_type": "TestReport"}
     )
-    if not isinstance(report, pytest.TestReport) or report.nodeid != item.nodeid:
-        raise ValueError(f"no report of {item.nodeid}")
+    if not isinstance(report, pytest.TestReport):
+        raise TypeError(f"{data.get('$report_type')} is no report of a test")
     return report
 
 

@@ -2,7 +2,8 @@
 
 What its reporters are told here is what they would be told of a plain run. Tests of a unit that follow each other have
 one fork, and one sandbox; while its last test runs, the fork of the next unit waits in a sandbox of its own: between
-them nothing changes in this process. PYTEST_DONT_REWRITE.
+them nothing changes in this process. In another image it is a pytest of its own in the place of a fork: see foreign.
+PYTEST_DONT_REWRITE.
 """
 
 from __future__ import annotations
@@ -216,7 +217,7 @@ def _runs_in(item: pytest.Item) -> object:
 
 
 class Units:
-    """The units of a run: the zygote that they are forks of, the one that runs, and the one that waits."""
+    """The units of a run: the zygote that most are forks of, the one that runs, and the one that waits."""
 
     def __init__(self, session: pytest.Session) -> None:
         self._session = session
