@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.plugin.foreign import image
-from tests.plugin.test_units import CONFTEST, MEETING, MET, SUITE, body, results
+from tests.plugin.sameness import body, results
+from tests.plugin.test_units import CONFTEST, MEETING, MET, SUITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
