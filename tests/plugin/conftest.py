@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.plugin.foreign import make_root
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -45,3 +47,18 @@ def run(pytester: pytest.Pytester, runs: Path) -> Run:
         return pytester.runpytest_subprocess(*options)
 
     return run_suite
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an image with Python and pytest."""
+    return make_root(tmp_path_factory.mktemp("image") / "root")
+
+
+@pytest.fixture(scope="session")
+def empty_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an image with nothing in it."""
+    root = tmp_path_factory.mktemp("empty") / "root"
+    for directory in ("bin", "etc", "tmp"):
+        (root / directory).mkdir(parents=True)
+    return root

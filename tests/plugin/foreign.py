@@ -11,8 +11,6 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -54,18 +52,3 @@ def _libraries(python: str, library: str) -> Iterator[str]:
     modules = [os.path.join(library, name) for name in os.listdir(library)]
     said = subprocess.run(["ldd", python, *modules], check=False, capture_output=True, text=True).stdout
     yield from {path for path in re.findall(r"(/\S+) \(0x", said) if path not in modules}
-
-
-@pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of an image with Python and pytest."""
-    return make_root(tmp_path_factory.mktemp("image") / "root")
-
-
-@pytest.fixture(scope="session")
-def empty_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of an image with nothing in it."""
-    root = tmp_path_factory.mktemp("empty") / "root"
-    for directory in ("bin", "etc", "tmp"):
-        (root / directory).mkdir(parents=True)
-    return root

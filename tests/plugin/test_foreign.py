@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.foreign import image
 from tests.plugin.sameness import body, results
 from tests.plugin.test_units import CONFTEST, MEETING, MET, SUITE
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Run = Callable[..., pytest.RunResult]
-
-__all__ = ["image"]
 
 pytestmark = pytest.mark.needs("overlayfs")
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.foreign import empty_image, image
 from tests.plugin.test_bad_input import assert_shows_no_internals
 
 if TYPE_CHECKING:
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Run = Callable[..., pytest.RunResult]
-
-__all__ = ["empty_image", "image"]
 
 pytestmark = pytest.mark.needs("overlayfs")
 

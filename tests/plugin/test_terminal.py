@@ -15,13 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.plugin.foreign import image
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-__all__ = ["image"]
 
 pytestmark = pytest.mark.needs("overlay-on-host")
 
