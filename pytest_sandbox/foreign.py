@@ -208,6 +208,7 @@ class Guest(Unit):
         super().__init__(first, sandbox, channel)
         self._tests = tests
         self._process = process
+        self._ended = process.fileno()
         self._outputs = outputs
         self._undo = undo
         # Once it has begun: of tests that are not there, what they are instead, and why.

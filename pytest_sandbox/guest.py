@@ -163,7 +163,7 @@ class Guest:
 
     def _why_not(self, nodeid: str) -> tuple[str, str]:
         for refused, outcome, why in self._refused:
-            if nodeid.startswith(refused):
+            if refused in ("", ".", nodeid) or nodeid.startswith((f"{refused}::", f"{refused}/")):
                 return outcome, why
         return "failed", "there is no such test"
 

@@ -34,6 +34,8 @@ class Unit(ABC):
         self.first = first
         self.sandbox = sandbox
         self._channel = channel
+        # Readable when the process has ended, where that is known: what it has left behind may hold the channel open.
+        self._ended: int | None = None
         self._has_more = False
         # What was not there when it began, and the test that has left it.
         self.left: dict[str, str] = {}
@@ -84,10 +86,15 @@ class Unit(ABC):
     def _read(self, size: int, deadline: float | None) -> bytes:
         poll = select.poll()
         poll.register(self._channel, select.POLLIN)
+        if self._ended is not None:
+            poll.register(self._ended, select.POLLIN)
         data = bytearray()
         while len(data) < size:
-            if not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+            ready = poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000)
+            if not ready:
                 raise TimeoutError
+            if self._channel.fileno() not in dict(ready):
+                break
             try:
                 chunk = self._channel.recv(size - len(data))
             except ConnectionResetError:

@@ -157,8 +157,9 @@ def test_what_is_printed_goes_to_the_terminal_once_without_capture(run_there: Ru
     [
         ("os._exit(3)", "ended with exit status 3"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV"),
+        ("signal.pause() if os.fork() == 0 else os._exit(3)", "ended with exit status 3"),
     ],
-    ids=["status", "fault"],
+    ids=["status", "fault", "child"],
 )
 def test_one_that_dies_is_one_failure_and_the_rest_has_a_machine_of_its_own(
     run: Run, image: Path, end: str, said: str
