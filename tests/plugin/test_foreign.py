@@ -189,7 +189,7 @@ def test_a_body_that_outlasts_its_timeout_is_one_failure(run: Run, image: Path) 
         import signal, pytest
         from pytest_sandbox import Image
 
-        @pytest.mark.sandbox(Image.archive({str(image)!r}), timeout=8)
+        @pytest.mark.sandbox(Image.archive({str(image)!r}), timeout=0.2)
         def test_waits():
             signal.pause()
 
@@ -198,7 +198,7 @@ def test_a_body_that_outlasts_its_timeout_is_one_failure(run: Run, image: Path) 
         """
     )
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["the test did not end within 8 s, and its sandbox was killed"])
+    result.stdout.fnmatch_lines(["the test did not end within 0.2 s, and its sandbox was killed"])
 
 
 def test_what_is_left_kept_and_written_through_is_as_of_other_tests_inside(
