@@ -160,8 +160,8 @@ class _Nursery:
         self._live = live
         self._poll = select.poll()
         self._poll.register(channel, select.POLLIN)
-        # By the number of their first test: the pid, and a pidfd of it.
-        self._running: dict[int, tuple[int, int]] = {}
+        # By the number of their first test: the pid, a pidfd of it, and its end of the channel.
+        self._running: dict[int, tuple[int, int, socket.socket]] = {}
         self._ended: dict[int, int] = {}
         # A terminal's Ctrl-C is for the parent and the test that runs.
         self._interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -174,7 +174,7 @@ class _Nursery:
                     is_asked = self._answer()
                 else:
                     # At once: the kernel does not end a sandbox before that, and who closes it may wait.
-                    for number in [one for one, (_, pidfd) in self._running.items() if pidfd == fd]:
+                    for number in [one for one, (_, pidfd, _) in self._running.items() if pidfd == fd]:
                         self._reap(number)
         for number in list(self._running):
             # Dead with their sandboxes, and an orphan may wait for that: some hosts' PID 1 takes seconds.
@@ -197,30 +197,36 @@ class _Nursery:
     def _fork(self, number: int, way: tuple[object, ...], directory: str, pidfd: int, watch: int, end: int) -> None:
         from pytest_sandbox_runtime.entering import WayIn, fork_into
 
+        theirs = socket.socket(fileno=end)
         pid = -1
-        with socket.socket(fileno=end) as theirs:
-            try:
-                pid = fork_into(WayIn(*way), pidfd, watch, directory, lambda sentence: _send(theirs, sentence))  # type: ignore[arg-type]
-            except OSError as error:
-                _send(theirs, f"the test's process could not be made: {error}")
-                return
-            finally:
-                os.close(pidfd)
-                if pid != 0:
-                    os.close(watch)
-            if pid == 0:
-                self._channel.close()
-                signal.signal(signal.SIGINT, self._interrupt)
-                _be(self._items, self._items[number].config, theirs, self._live)
-            self._running[number] = pid, os.pidfd_open(pid)
-            self._poll.register(self._running[number][1], select.POLLIN)
-            self._ended.pop(number, None)
+        try:
+            pid = fork_into(WayIn(*way), pidfd, watch, directory, lambda sentence: _send(theirs, sentence))  # type: ignore[arg-type]
+        except OSError as error:
+            _send(theirs, f"the test's process could not be made: {error}")
+            theirs.close()
+            return
+        finally:
+            os.close(pidfd)
+            if pid != 0:
+                os.close(watch)
+        if pid == 0:
+            self._channel.close()
+            for *_, other in self._running.values():
+                other.close()
+            signal.signal(signal.SIGINT, self._interrupt)
+            _be(self._items, self._items[number].config, theirs, self._live)
+        self._running[number] = pid, os.pidfd_open(pid), theirs
+        self._poll.register(self._running[number][1], select.POLLIN)
+        self._ended.pop(number, None)
 
     def _reap(self, number: int) -> None:
         """Take note of how one has ended, or will now; of most nobody will ask."""
-        pid, pidfd = self._running.pop(number)
+        pid, pidfd, theirs = self._running.pop(number)
         self._poll.unregister(pidfd)
         os.close(pidfd)
+        with theirs, contextlib.suppress(OSError):
+            # What it has left behind may hold it open.
+            theirs.shutdown(socket.SHUT_RDWR)
         self._ended[number] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
     def _status(self, number: int) -> int | None:

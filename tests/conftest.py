@@ -97,16 +97,6 @@ def _unified(name: str) -> Capability:
     return Capability(name, is_there, own or "no hierarchy of version 2 is mounted")
 
 
-def _mirror(name: str) -> Capability:
-    """Debian's packages, which mmdebstrap(1) fetches."""
-    host = "deb.debian.org"
-    try:
-        socket.create_connection((host, 80), 5).close()
-    except OSError as error:
-        return Capability(name, available=False, reason=f"{host}: {error}", mend="let this host reach it")
-    return Capability(name, available=True, reason=host)
-
-
 def _never(name: str) -> Capability:
     return Capability(name, available=False, reason="no host has it", mend="wait")
 
@@ -123,7 +113,6 @@ OF_TESTS: dict[str, Callable[[str], Capability]] = {
     "openssl": _program,
     "tcpdump": _program,
     "mmdebstrap": _program,
-    "debian-mirror": _mirror,
     "docker": _docker,
     "docker-buildkit": _buildkit,
     "static-busybox": _static_busybox,

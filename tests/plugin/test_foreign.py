@@ -233,7 +233,7 @@ def test_the_project_is_imported_as_outside(
     run_there("import product\ndef test_price(): assert product.PRICE == 7\n").assert_outcomes(passed=1)
 
 
-@pytest.mark.needs("root", "mmdebstrap", "debian-mirror")
+@pytest.mark.needs("root", "mmdebstrap")
 def test_another_distribution_runs_tests_in_its_own_python(run: Run, debian: Path) -> None:
     result = run(
         f"""

@@ -50,6 +50,26 @@ def test_a_body_that_ends_without_a_report_is_one_failure_and_the_rest_goes_on(r
 
 
 @needs_inside
+@pytest.mark.parametrize("unit", ["test", "module"])
+def test_what_a_body_that_has_died_left_behind_does_not_hide_it(run: Run, unit: str) -> None:
+    result = run(
+        """
+        import os, signal
+
+        def test_leaves():
+            if os.fork() == 0:
+                signal.pause()
+            os._exit(3)
+
+        def test_after(): pass
+        """,
+        f"--sandbox={unit}",
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["the test's process ended with exit status 3, without a report"])
+
+
+@needs_inside
 def test_a_body_that_outlasts_its_timeout_is_one_failure(run: Run) -> None:
     result = run(
         """
