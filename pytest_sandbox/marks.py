@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MARKER = (
     "sandbox(image=None, *, inside=None, python=None, network='none', env=None, mounts=(), memory=None, cpus=None, "
     "pids=None, user=None, workdir=None, hostname='sandbox', read_only=False, timeout=None, time_namespace=False, "
-    "ports=(), extra_hosts=(), ulimits=(), cap_add=(), cap_drop=(), shm_size=None): give this test "
+    "ports=(), extra_hosts=(), ulimits=(), cap_add=(), cap_drop=(), shm_size=None, nesting=False): give this test "
     "a disposable machine; without the sandbox fixture its body runs inside it"
 )
 NO_MARKER = "no_sandbox: run this test as it is, also with --sandbox"
@@ -92,6 +92,7 @@ def make_spec(config: pytest.Config, **words: Any) -> SandboxSpec:
     if words.get("image") is None:
         words["image"] = image_named(config.stash[SETTINGS].image)
     words.setdefault("network", config.stash[SETTINGS].network)
+    words.setdefault("nesting", config.stash[SETTINGS].nesting)
     return SandboxSpec(**words)
 
 

@@ -19,6 +19,7 @@ KEEP = ("none", "failed", "all")
 MISSING = ("fail", "skip")
 LOCK_NAME = "sandbox.lock"
 LIMITS = ("enforce", "best-effort")
+SWITCH = ("false", "true")
 VIOLATIONS = ("ignore", "warn", "error")
 
 
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
     store: str | None
     show: tuple[str, ...]
     best_effort_limits: bool
+    nesting: bool
     violations: str
     durations: int | None
     rebuild: bool
@@ -150,6 +152,9 @@ def add_options(parser: pytest.Parser) -> None:
         default="enforce",
     )
     parser.addini(
+        "sandbox_nesting", "whether tests can make sandboxes in their sandbox: true or false", default="false"
+    )
+    parser.addini(
         "sandbox_network_violations",
         "what becomes of a test whose sandbox was refused a connection or a look-up: ignore, warn or error",
         default="warn",
@@ -217,6 +222,7 @@ def read_settings(config: pytest.Config) -> Settings:
         store=_store(config),
         show=tuple(os.path.expanduser(path) for path in config.getini("sandbox_show")),
         best_effort_limits=_ini(config, "sandbox_limits", LIMITS) == "best-effort",
+        nesting=_ini(config, "sandbox_nesting", SWITCH) == "true",
         violations=_ini(config, "sandbox_network_violations", VIOLATIONS),
         durations=config.getoption("sandbox_durations"),
         rebuild=config.getoption("sandbox_rebuild") or bool(os.environ.get("PYTEST_SANDBOX_NO_CACHE")),

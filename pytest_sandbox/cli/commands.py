@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("--image", default="host", help=f"{WORDS} (default: host)")
         command.add_argument("--memory", help="a limit, for example 256M")
         command.add_argument("--network", default="none", choices=("none", "host"))
+        command.add_argument("--nesting", action="store_true", help="let sandboxes be made in it")
         command.add_argument("--user")
         command.add_argument("--workdir")
         command.set_defaults(run=run)
@@ -169,6 +170,7 @@ def _spec(options: argparse.Namespace) -> SandboxSpec:
         image=image_named(options.image),
         memory=options.memory,
         network=options.network,
+        nesting=options.nesting,
         user=options.user,
         workdir=options.workdir,
     )

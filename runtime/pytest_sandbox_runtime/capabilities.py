@@ -89,6 +89,12 @@ def probe(name: str) -> Capability:
     return _ROWS[name](name)
 
 
+def forget() -> None:
+    """Probe anew what is asked for from now on: this process has come to another machine."""
+    probe.cache_clear()
+    _answers.cache_clear()
+
+
 def is_privileged() -> bool:
     """Whether namespaces and mounts can be made directly; else sandboxes are made in a user namespace."""
     return Host().is_privileged()
@@ -137,7 +143,7 @@ def _apparmor(name: str) -> Capability:
 def _container(name: str) -> Capability:
     kind = Host().container()
     if not kind:
-        return Capability(name, available=True, reason="not inside Docker, podman, Kubernetes or WSL2")
+        return Capability(name, available=True, reason="not inside Docker, podman, Kubernetes, WSL2 or a sandbox")
     # Nothing to mend: where it is in the way, the rows that it hinders say so.
     return Capability(name, available=False, reason=f"inside {kind}")
 
@@ -190,7 +196,8 @@ def _cgroup(limit: str) -> Callable[[str], Capability]:
         place = find().place(limit)
         if place.version:
             return Capability(name, available=True, reason=f"v{place.version}: {place.controller} in {place.base}")
-        return Capability(name, available=False, reason=place.reason, mend=place.hint)
+        mend = "give the limit to the sandbox that this is in" if Host().is_sandbox() else place.hint
+        return Capability(name, available=False, reason=place.reason, mend=mend)
 
     return row
 
@@ -269,7 +276,8 @@ def _upper_place() -> str:
 
 @functools.cache
 def _answers() -> dict[str, _Answer]:
-    mode, place = "root" if is_privileged() else "user", _upper_place()
+    mode = "root" if is_privileged() else "nested" if Host().is_sandbox() else "user"
+    place = _upper_place()
     with contextlib.ExitStack() as undo:
         try:
             directory = undo.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place)) if place else ""
@@ -323,7 +331,7 @@ _ROWS: dict[str, Callable[[str], Capability]] = {
     "apparmor": _apparmor,
     "user-namespaces": _user_namespaces,
     "newuidmap": _newuidmap,
-    "namespaces": _tried("pid, mount, network, UTS, IPC and cgroup"),
+    "namespaces": _tried("{0}"),
     "proc": _tried("a fresh /proc and /sys can be mounted"),
     "seccomp": _tried("a filter can be installed"),
     "pidfd": _tried("pidfd_open(2), and setns(2) on what it returns"),

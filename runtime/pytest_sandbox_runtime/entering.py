@@ -10,7 +10,7 @@ import socket
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from pytest_sandbox_runtime.capabilities import is_privileged
+from pytest_sandbox_runtime.capabilities import forget, is_privileged
 from pytest_sandbox_runtime.cgroups import Group
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
@@ -21,7 +21,6 @@ from pytest_sandbox_runtime.supervisor.init import become
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_program = functools.cache(seccomp_program)
 _DUMPABLE = 1
 
 
@@ -36,6 +35,7 @@ class WayIn(NamedTuple):
     cgroup_paths: Any
     env: tuple[tuple[str, str], ...]
     account: tuple[int, int, tuple[int, ...]] | None
+    nesting: bool
 
     @property
     def is_privileged(self) -> bool:
@@ -45,10 +45,15 @@ class WayIn(NamedTuple):
 
 def prepare() -> None:
     """Do once, in a process that only forks, what every one of its forks would do to enter a sandbox."""
-    _program()
-    _program(tells=True)
+    _programs(nests=False)
     if is_privileged():
         cut_bounding_set()
+
+
+@functools.cache
+def _programs(*, nests: bool) -> tuple[bytes, bytes]:
+    """Return the filter, and the one that tells."""
+    return seccomp_program(nests=nests), seccomp_program(nests=nests, tells=True)
 
 
 def fork_into(way: WayIn, pidfd: int, watch: int, directory: str, fail: Callable[[str], None]) -> int:
@@ -58,6 +63,7 @@ def fork_into(way: WayIn, pidfd: int, watch: int, directory: str, fail: Callable
     with that pid ends as the one inside does. What keeps the child from entering is told ``fail``, in the child, as a
     sentence.
     """
+    _programs(nests=way.nesting)  # here, for all forks to come
     with warnings.catch_warnings():
         # Other threads do not live on in a fork; pytest-xdist's are idle while a test runs.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -101,12 +107,15 @@ def _settle(way: WayIn, watch: int, directory: str) -> None:
         os.environ[name] = value
     if way.account is not None:
         become(*way.account)
+    # What the process that this one is a fork of has found out is so outside.
+    forget()
+    program, telling = _programs(nests=way.nesting)
     # A user namespace begins with every capability in its bounding set; else that was cut by ``prepare``.
     listener = confine(
-        _program(),
+        program,
         keep_permitted=False,
         bounding_is_cut=way.is_privileged,
-        telling=None if way.sandbox is None else _program(tells=True),
+        telling=None if way.sandbox is None else telling,
     )
     with socket.socket(fileno=watch) as channel:
         if listener != -1 and way.sandbox is not None:

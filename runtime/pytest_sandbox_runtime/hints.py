@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.kernel.capabilities import Capability, mask
+from pytest_sandbox_runtime.rootfs.layer import MACHINE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,9 @@ _FIRST = {"ipc": "ipc:[4026531839]", "uts": "uts:[4026531838]", "user": "user:[4
 _KINDS = ("user", "pid", "net", "mnt", "uts", "ipc", "cgroup")
 APPARMOR = "kernel.apparmor_restrict_unprivileged_userns"
 _DEBIAN = "kernel.unprivileged_userns_clone"
+SANDBOX = "a sandbox"
 _LOOSEN = {
+    SANDBOX: "give that sandbox nesting=True, or with pytest --sandbox set sandbox_nesting = true in the ini file",
     "Docker": "start the container with --security-opt seccomp=unconfined --security-opt apparmor=unconfined "
     "--security-opt systempaths=unconfined, or with --privileged",
     "podman": "start the container with --security-opt seccomp=unconfined --security-opt label=disable "
@@ -88,8 +91,15 @@ class Host:
         uids, effective = self.status("Uid").split(), int(self.status("CapEff") or "0", 16)
         return uids[1:2] == ["0"] and effective & _NEEDED == _NEEDED and self.is_in_first("user")
 
+    def is_sandbox(self) -> bool:
+        """Whether this process is in a sandbox of this project."""
+        return not self.is_in_first("pid") and self.read("etc/machine-id").strip() == MACHINE_ID
+
     def container(self) -> str:
-        """Return what this process is contained in: Docker, podman, Kubernetes, LXC, WSL2, a container, or ""."""
+        """Return what contains this process: a sandbox, Docker, podman, Kubernetes, LXC, WSL2, a container, or ""."""
+        # First: what marks the others is in a copy of them, too.
+        if self.is_sandbox():
+            return SANDBOX
         if "microsoft" in self.read("proc/version").lower():
             return "WSL2"
         # The marks outlive their container where its file system has become a machine's.
@@ -221,12 +231,24 @@ def _refused_mount(host: Host) -> str:
 
 
 def _refused_overlay(host: Host) -> str:
+    if host.is_sandbox():
+        return _nested_too_deep(host)
     release = os.uname().release if host.root == "/" else host.read("proc/sys/kernel/osrelease").strip()
     if not host.is_privileged() and kernel_version(release) < (5, 11):
         return f"overlayfs without root needs Linux 5.11, and this is {release}: run as root, or on a newer kernel"
     return (
         "the kernel log (sudo dmesg) has the reason; overlayfs takes its upper directory from ext4, xfs, btrfs or "
         "tmpfs, not from another overlay or NFS: set PYTEST_SANDBOX_HOME to a directory on one of those"
+    )
+
+
+def _nested_too_deep(host: Host) -> str:
+    if not host.is_sandbox():
+        return ""
+    return (
+        "overlayfs stacks two deep, and in a sandbox of root's the second has a read-only /proc: there is room for a "
+        "sandbox in a sandbox, where the files of the machine itself are on no overlay, as a container's are, but for "
+        "none in that"
     )
 
 
@@ -302,10 +324,11 @@ _NAMESPACE_CALLS = ("unshare", "clone", "setns", "open", "write", "")
 _FORK_CALLS = ("fork", "clone", "posix_spawn", "unshare", "")
 _REFUSED = (errno.EPERM, errno.EACCES)
 _ADVICE: tuple[tuple[tuple[str, ...], tuple[int, ...], Advise], ...] = (
-    (_NAMESPACE_CALLS, _REFUSED, _refused_namespaces),
+    ((*_NAMESPACE_CALLS, "sethostname"), _REFUSED, _refused_namespaces),
     (("unshare", "clone"), (errno.ENOSPC, errno.EUSERS), _too_many_namespaces),
     (("unshare", "clone"), (errno.EINVAL, errno.ENOSYS), _kernel_without_namespaces),
     (("mount",), _REFUSED, _refused_mount),
+    (_NAMESPACE_CALLS, (errno.EROFS,), _nested_too_deep),
     # What is written below /proc/sys, where a container has that read-only.
     (("",), (errno.EROFS,), _refused_mount),
     (("mount",), (errno.EINVAL, errno.EOPNOTSUPP), _refused_overlay),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.capabilities import is_privileged
 from pytest_sandbox_runtime.errors import SpecError
+from pytest_sandbox_runtime.hints import Host
 from pytest_sandbox_runtime.kernel.capabilities import Capability
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag
 from pytest_sandbox_runtime.network.watch import RESOLVER
@@ -57,6 +58,7 @@ class Jobs:
         self._store = store
         self._seen = seen
         self._privileged = is_privileged()
+        self._is_nested = Host().is_sandbox()
         self._trees: dict[tuple[object, ...], Tree] = {}
         self._jobs: dict[tuple[SandboxSpec, Nameservers], Job] = {}
 
@@ -70,7 +72,7 @@ class Jobs:
         return self._jobs[spec, nameservers]
 
     def _make(self, spec: SandboxSpec, nameservers: Nameservers) -> Job:
-        tree, namespaces = self._tree(spec, nameservers), _namespaces(spec)
+        tree, namespaces = self._tree(spec, nameservers), self._namespaces(spec)
         around = self._around(spec, has_hosts=nameservers is not None)
         limits = tuple(getattr(spec, name) for name in LIMITS)
         work = {
@@ -88,8 +90,8 @@ class Jobs:
             "identity": self._identity(spec),
             "limits": limits if any(limit is not None for limit in limits) else None,
             "hostname": spec.hostname,
-            "seccomp": seccomp_program(),
-            "telling": None if spec.network == "host" else seccomp_program(tells=True),
+            "seccomp": seccomp_program(nests=spec.nesting),
+            "telling": None if spec.network == "host" else seccomp_program(tells=True, nests=spec.nesting),
         }
         joined = namespaces | CloneFlag.NEWPID | (0 if self._privileged else CloneFlag.NEWUSER)
         return Job(marshal.dumps(work), tree, self._identity(spec)[0], joined)
@@ -114,6 +116,7 @@ class Jobs:
             has_hosts=has_hosts,
             read_only=spec.read_only,
             shm_size=spec.shm_size,
+            nesting=spec.nesting,
             mounts=(*self._shown_mounts(spec), *(mount for mount in spec.mounts if not is_copied(mount))),
         )
 
@@ -165,6 +168,17 @@ class Jobs:
             overlays.append(Overlay(os.path.normpath(mount.target), (str(mount.source),), len(overlays)))
         return Tree(tuple(overlays), is_immutable=len(overlays) == 1 and all(map(self._store.holds, roots)))
 
+    def _namespaces(self, spec: SandboxSpec) -> int:
+        flags = _NAMESPACES
+        if self._is_nested:
+            # Refused there, as whoever has one may mount control groups; the sandbox around it has one.
+            flags &= ~CloneFlag.NEWCGROUP
+        if spec.network == "none":
+            flags |= CloneFlag.NEWNET
+        if spec.time_namespace:
+            flags |= CloneFlag.NEWTIME
+        return flags
+
     def _identity(self, spec: SandboxSpec) -> tuple[int, int]:
         """Return the (uid, gid) of the sandbox's own processes.
 
@@ -183,12 +197,3 @@ def _check_lower(mount: Mount) -> None:
 
 def _lines(hosts: tuple[tuple[str, str], ...]) -> str:
     return "".join(f"{address} {name}\n" for name, address in hosts)
-
-
-def _namespaces(spec: SandboxSpec) -> int:
-    flags = _NAMESPACES
-    if spec.network == "none":
-        flags |= CloneFlag.NEWNET
-    if spec.time_namespace:
-        flags |= CloneFlag.NEWTIME
-    return flags

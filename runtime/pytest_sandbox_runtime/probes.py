@@ -1,4 +1,4 @@
-"""PYTEST_DONT_REWRITE. What this kernel answers: ``python -I -S probes.py root|user DIRECTORY``.
+"""PYTEST_DONT_REWRITE. What this kernel answers: ``python -I -S probes.py root|user|nested DIRECTORY``.
 
 Asked in processes of its own, as nothing of a many-threaded pytest is to be forked or to leave its namespaces. Each
 probe is a fork that does what sandboxes will need, and says one line: name, call, errno, detail; an errno of 0 is a
@@ -24,6 +24,7 @@ from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import Prctl, prctl
 from pytest_sandbox_runtime.kernel.seccomp import INSTRUCTION, install
 from pytest_sandbox_runtime.network import netlink
+from pytest_sandbox_runtime.rootfs.steps import mount_proc
 from pytest_sandbox_runtime.supervisor.identities import map_identities
 
 TYPE_CHECKING = False
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 # Covered in the probes' own mount namespace, and there on every system.
 _SCRATCH = "/tmp"
-_NAMESPACES = ("NEWNS", "NEWUTS", "NEWIPC", "NEWCGROUP", "NEWNET", "NEWPID")
+_NAMESPACES = ("NS", "UTS", "IPC", "NET", "PID", "CGROUP")
 _SECCOMP_RET_ALLOW = INSTRUCTION.pack(0x06, 0, 0, 0x7FFF0000)
 _LOOPBACK_INDEX = 1
 _NETLINK_NETFILTER = 12
@@ -71,16 +72,16 @@ def _seccomp() -> None:
 
 def _ask_inside(mode: str, directory: str) -> None:
     """Go where the supervisor would be, and fork the other probes there."""
-    if mode == "user":
+    if mode != "root":
         map_identities("")
     unshare(CloneFlag.NEWNS)
     mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
     # By its descriptor from here on: it may lie below what is covered now.
     os.chdir(directory or "/")
     mount("tmpfs", _SCRATCH, "tmpfs", MountFlag.NOSUID | MountFlag.NODEV, "mode=755")
-    options = "userxattr" if mode == "user" else ""
+    options = "userxattr" if mode != "root" else ""
     upper = "." if directory else _SCRATCH
-    _try("namespaces", _make_namespaces)
+    _try("namespaces", lambda: _make_namespaces(mode))
     _try("proc", _mount_proc)
     _try("overlayfs", lambda: _overlay(f"{upper}/overlayfs", options))
     _try("tmpfs-upper", lambda: _overlay(f"{_SCRATCH}/tmpfs-upper", options))
@@ -92,13 +93,16 @@ def _ask_inside(mode: str, directory: str) -> None:
     _try("nft", _nft)
 
 
-def _make_namespaces() -> None:
-    for name in _NAMESPACES:
+def _make_namespaces(mode: str) -> str:
+    # In a sandbox that of control groups stays the sandbox's.
+    names = _NAMESPACES if mode != "nested" else _NAMESPACES[:-1]
+    for name in names:
         try:
-            unshare(getattr(CloneFlag, name))
+            unshare(getattr(CloneFlag, f"NEW{name}"))
         except SyscallError as error:
-            raise SyscallError(error.call, error.errno or 0, f"CLONE_{name}") from error
+            raise SyscallError(error.call, error.errno or 0, f"CLONE_NEW{name}") from error
     _in_child(lambda: None)
+    return ", ".join(names)
 
 
 def _in_child(act: Callable[[], None]) -> None:
@@ -123,7 +127,7 @@ def _mount_proc() -> None:
     safe = MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC
     for name in ("proc", "sysfs"):
         os.mkdir(f"{_SCRATCH}/{name}")
-    _in_child(lambda: mount("proc", f"{_SCRATCH}/proc", "proc", safe))
+    _in_child(lambda: mount_proc(f"{_SCRATCH}/proc", safe))
     mount("sysfs", f"{_SCRATCH}/sysfs", "sysfs", safe | MountFlag.RDONLY)
 
 

@@ -363,7 +363,8 @@ class Sandbox(Reachable):
         """Return what a process that is to go on in here has to do: see entering.fork_into."""
         account = None if self.account is None else (self.account.uid, self.account.gid, self.account.groups)
         heard = None if self.spec.network == "host" else self.name
-        return WayIn(heard, int(self._started.namespaces), self._started.cgroup_paths, self.spec.env, account)
+        spec, started = self.spec, self._started
+        return WayIn(heard, int(started.namespaces), started.cgroup_paths, spec.env, account, spec.nesting)
 
     @property
     def watch(self) -> int:

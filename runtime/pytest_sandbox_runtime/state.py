@@ -13,6 +13,7 @@ import shutil
 from dataclasses import dataclass
 
 from pytest_sandbox_runtime.errors import EngineError
+from pytest_sandbox_runtime.hints import Host
 from pytest_sandbox_runtime.rootfs.host import read_mounts
 from pytest_sandbox_runtime.supervisor.removal import SANDBOXES, lock_of
 
@@ -57,7 +58,12 @@ def can_be_upper(directory: str) -> bool:
 
 
 def subordinate_ids() -> str:
-    """Return this user's "first-uid:count:first-gid:count" of subuid(5) and subgid(5), or "" without newuidmap(1)."""
+    """Return this user's "first-uid:count:first-gid:count" of subuid(5) and subgid(5), or "" without newuidmap(1).
+
+    With no_new_privs, as in every sandbox, that has no rights.
+    """
+    if Host().status("NoNewPrivs") == "1":
+        return ""
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         return ""
     names = {str(os.getuid())}

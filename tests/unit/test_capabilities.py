@@ -16,6 +16,7 @@ import pytest
 from pytest_sandbox.cli.doctor import describe, verdict
 from pytest_sandbox_runtime.capabilities import Capability, explain, names
 from pytest_sandbox_runtime.hints import Host, kernel_version
+from pytest_sandbox_runtime.rootfs.layer import MACHINE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,6 +107,30 @@ def test_in_a_container_the_hint_says_how_to_start_it(make_host: MakeHost, mark:
     assert f"inside {kind}" in hint
     assert mend in hint
     assert "snap" not in hint
+
+
+def in_sandbox(**files: str) -> dict[str, object]:
+    machine_id = {"etc/machine-id": f"{MACHINE_ID}\n"}
+    return {"other_namespaces": ("pid", "uts", "ipc", "mnt"), "seccomp": 2, **machine_id, **files}
+
+
+@pytest.mark.parametrize("mark", [".dockerenv", "proc/version"])
+def test_in_a_sandbox_the_hint_names_the_word_whatever_the_machine_is(make_host: MakeHost, mark: str) -> None:
+    root = make_host(**in_sandbox(**{mark: "microsoft"}))
+    hint = explain("unshare", errno.EPERM, root=root)
+    assert hint.startswith("this is inside a sandbox: give that sandbox nesting=True")
+    assert "sandbox_nesting = true" in hint
+
+
+def test_a_machine_that_has_kept_the_id_of_a_sandbox_is_none(make_host: MakeHost) -> None:
+    root = make_host(**{"etc/machine-id": MACHINE_ID})
+    assert not Host(root).is_sandbox()
+    assert explain("open", errno.EROFS, root=root) == ""
+
+
+@pytest.mark.parametrize(("call", "code"), [("mount", errno.EINVAL), ("", errno.EROFS)])
+def test_a_sandbox_nested_too_deep_is_told_so(make_host: MakeHost, call: str, code: int) -> None:
+    assert "overlayfs stacks two deep" in explain(call, code, root=make_host(**in_sandbox()))
 
 
 def test_a_masked_proc_in_a_container_is_named(make_host: MakeHost) -> None:

@@ -22,6 +22,7 @@ U64 = st.integers(0, 0xFFFFFFFFFFFFFFFF)
 MACHINES = st.sampled_from(sorted(ARCHITECTURE))
 PROGRAM = {machine: seccomp_program(machine) for machine in ARCHITECTURE}
 TELLING = {machine: seccomp_program(machine, tells=True) for machine in ARCHITECTURE}
+NESTING = {machine: seccomp_program(machine, nests=True) for machine in ARCHITECTURE}
 ANSWER = {
     0x7FFF0000: "allow",
     0x50000 | errno.EPERM: "EPERM",
@@ -37,11 +38,17 @@ EPERM = {
     "aarch64": "18 39-42 58 60 89 97 104-106 112 116 142 161-162 170 217-219 224-225 235-239 241 262 265 268 272-273"
     " 280 282 294 425-433 438 440 442-443 450 459-461",
 }
+# Of those, what makes a sandbox: mounts, namespaces, host and domain name, pivot_root.
+NESTS = {
+    "x86_64": "155 165-166 170-171 308 428-433 442",
+    "aarch64": "39-41 161-162 268 428-433 442",
+}
 NOT_ASSIGNED = {"x86_64": "336-423", "aarch64": "244-259 295-423"}
 CLONE = {"x86_64": 56, "aarch64": 220}
 SOCKET = {"x86_64": 41, "aarch64": 198}
 CONNECT = {"x86_64": 42, "aarch64": 203}
 PERSONALITY = {"x86_64": 135, "aarch64": 92}
+UNSHARE = {"x86_64": 272, "aarch64": 97}
 CLONE3 = 435
 NEWEST = 466
 
@@ -159,7 +166,21 @@ def test_of_all_else_it_says_the_same(machine: str, number: int, argument: int) 
         assert answer(machine, number, argument, programs=TELLING) == answer(machine, number, argument)
 
 
-@given(MACHINES, U32, st.sampled_from([PROGRAM, TELLING]))
+@given(MACHINES, st.integers(0, NEWEST))
+def test_one_that_nests_lets_a_sandbox_be_made_and_nothing_else(machine: str, number: int) -> None:
+    said, plain = answer(machine, number, programs=NESTING), answer(machine, number)
+    lets = number in numbers(NESTS[machine]) | {UNSHARE[machine]}
+    assert (said, plain) == ("allow", "EPERM") if lets else said == plain
+
+
+@given(MACHINES, U64, st.sampled_from([CLONE, UNSHARE]))
+def test_one_that_nests_keeps_the_namespace_of_control_groups(machine: str, flags: int, call: dict[str, int]) -> None:
+    leaves = flags & 0x2000000
+    assert answer(machine, call[machine], flags, programs=NESTING) == ("EPERM" if leaves else "allow")
+    assert answer(machine, call[machine], 0x2000000, programs=NESTING) == "EPERM"
+
+
+@given(MACHINES, U32, st.sampled_from([PROGRAM, TELLING, NESTING]))
 def test_a_call_costs_few_steps(machine: str, number: int, programs: dict[str, bytes]) -> None:
     data = struct.pack("=IIQ6Q", number, ARCHITECTURE[machine], 0, *[1] * 6)
     assert run(programs[machine], data)[1] <= 16

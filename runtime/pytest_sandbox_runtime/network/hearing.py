@@ -40,12 +40,16 @@ class Hearing:
         # Who has turned to a resolver last, in each sandbox.
         self._askers: dict[str, int] = {}
 
-    def hear(self, sandbox: str, listener: int, end: Callable[[], None]) -> None:
-        """Look at what is heard at ``listener``, and call ``end`` when there is nobody any more that could be."""
+    def hear(self, sandbox: str, namespace: int, listener: int, end: Callable[[], None]) -> None:
+        """Look at what is heard at ``listener``, and call ``end`` when there is nobody any more that could be.
+
+        ``namespace`` is the inode of the sandbox's network namespace; in others, as of a sandbox in it, nobody is
+        refused by a network of this run.
+        """
 
         def act(is_readable: bool) -> None:  # noqa: FBT001
             if is_readable:
-                self._look(sandbox, listener)
+                self._look(sandbox, namespace, listener)
                 return
             self._loop.unwatch(listener)
             os.close(listener)
@@ -58,11 +62,11 @@ class Hearing:
         """Return the program that has last asked for a name."""
         return program_of(self._askers.get(sandbox, 0))
 
-    def _look(self, sandbox: str, listener: int) -> None:
+    def _look(self, sandbox: str, namespace: int, listener: int) -> None:
         call = next_notification(listener)
         try:
             place = _place(call)
-            if place is not None:
+            if place is not None and _is_in(namespace, call.pid):
                 self._judge(sandbox, call, *place)
         finally:
             let_go_on(listener, call)
@@ -95,6 +99,13 @@ def _place(call: Notification) -> tuple[bytes, int] | None:
         # It has died, has named no address, or is hidden from us.
         return None
     return None
+
+
+def _is_in(namespace: int, pid: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino == namespace
+    except OSError:
+        return True
 
 
 def _is_datagram(call: Notification) -> bool:

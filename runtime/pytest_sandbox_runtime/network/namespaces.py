@@ -7,12 +7,15 @@ loopback device has sent none is as new when all processes in it are dead, and i
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
 from collections import namedtuple
 
+from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.light import socket
+from pytest_sandbox_runtime.kernel.mounts import MountFlag, mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.pseudo_files import write
 from pytest_sandbox_runtime.network.netlink import Route, open_route
@@ -142,13 +145,31 @@ def _open_new(open_sockets: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
     return os.open(_OWN, os.O_RDONLY | os.O_CLOEXEC), open_route(), *open_sockets()
 
 
+def uncover_settings() -> None:
+    """Let this process write the settings of its network namespaces in /proc/sys, where a sandbox around it does not.
+
+    In one of root's nobody may: raise_loopback does without.
+    """
+    if os.statvfs("/proc/sys").f_flag & os.ST_RDONLY:
+        try:
+            mount("proc", "/proc", "proc", MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC)
+        except SyscallError as error:
+            if error.errno != errno.EPERM:
+                raise
+
+
 def raise_loopback() -> None:
     """Bring the loopback device up, and let everybody open low ports and ping, as in Docker since 20.10."""
     any_socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     fcntl.ioctl(any_socket.fileno(), _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
     _add_addresses(any_socket)
     any_socket.close()
-    write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+    try:
+        write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0")
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return  # in a sandbox of root's that nests: there is nobody but root, who may in any case
     # Both ends of the range must be mapped: all groups are, or those that newgidmap(1) gave, or one.
     for groups in ("0 2147483647", "0 65535", "0 0"):
         try:

@@ -74,9 +74,9 @@ def tell_of(channel: socket.socket, sandbox: str, listener: int, *resolver: int)
 
     As long as it lives, what is asked at ``resolver`` is answered. Both are closed here.
     """
-    word = "hear" if listener != -1 else "answer"
-    fds = (listener if listener != -1 else os.pidfd_open(os.getpid()), *resolver)
-    send(channel, (word, sandbox), fds)
+    is_heard = listener != -1
+    fds = (listener if is_heard else os.pidfd_open(os.getpid()), *resolver)
+    send(channel, ("hear", sandbox, os.stat("/proc/self/ns/net").st_ino) if is_heard else ("answer", sandbox), fds)
     for fd in fds:
         os.close(fd)
 
@@ -128,9 +128,9 @@ class _Process:
         self._resolver.close(network)
         self._topology.remove(network)
 
-    def _hear(self, sandbox: str, listener: int, *resolver: int) -> None:
+    def _hear(self, sandbox: str, namespace: int, listener: int, *resolver: int) -> None:
         self._resolver.open_for(sandbox, *resolver)
-        self._hearing.hear(sandbox, listener, lambda: self._resolver.close_for(*resolver))
+        self._hearing.hear(sandbox, namespace, listener, lambda: self._resolver.close_for(*resolver))
 
     def _answer(self, sandbox: str, life: int, *resolver: int) -> None:
         self._resolver.open_for(sandbox, *resolver)
@@ -155,8 +155,9 @@ def _run(channel: socket.socket, log: int) -> NoReturn:
         # Whoever is heard is known by its number in the run.
         unshare(CloneFlag.NEWNS)
         mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
+        flags = MountFlag.RDONLY | MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC
         try:  # noqa: SIM105  contextlib is not needed here otherwise
-            mount("proc", "/proc", "proc", MountFlag.NOSUID | MountFlag.NODEV | MountFlag.NOEXEC)
+            mount("proc", "/proc", "proc", flags)
         except OSError:
             pass  # then no sandbox can have one either, and each says why
         _Process(channel, log).loop.serve()

@@ -67,6 +67,7 @@ class Surroundings:
     has_hosts: bool = False
     read_only: bool = False
     shm_size: int | None = None
+    nesting: bool = False
     mounts: tuple[Mount | Tmpfs, ...] = ()
 
 
@@ -114,18 +115,18 @@ def escape(path: str) -> str:
 
 
 def _proc() -> Iterator[Step]:
-    yield ("mount", "proc", "root/proc", "proc", int(_SAFE), "")
+    yield ("proc", "root/proc", int(_SAFE))
     for path in READONLY_PATHS:
         if path.startswith("/proc/") and os.path.exists(path):
             yield ("bind-ro", f"root{path}", f"root{path}", int(_SAFE))
 
 
-def _sys(around: Surroundings) -> Iterator[Step]:
+def _sys(around: Surroundings, target: str = "root/sys") -> Iterator[Step]:
     if around.user_namespace and around.host_network:
         # sysfs shows a network namespace, and may be mounted by its owner only.
-        yield ("bind", "/sys", "root/sys")
+        yield ("bind", "/sys", target)
         return
-    yield ("mount", "sysfs", "root/sys", "sysfs", int(_SAFE | MountFlag.RDONLY), "")
+    yield ("mount", "sysfs", target, "sysfs", int(_SAFE | MountFlag.RDONLY), "")
 
 
 def _dev(around: Surroundings) -> Iterator[Step]:
@@ -136,9 +137,24 @@ def _dev(around: Surroundings) -> Iterator[Step]:
     gid = "" if around.user_namespace else ",gid=5"
     flags = int(MountFlag.NOSUID | MountFlag.NOEXEC)
     yield ("mount", "devpts", "root/dev/pts", "devpts", flags, f"newinstance,ptmxmode=0666,mode=0620{gid}")
+    yield from _whole(around) if around.nesting else ()
     size = "" if around.shm_size is None else f",size={around.shm_size}"
     yield ("mount", "shm", "root/dev/shm", "tmpfs", int(_SAFE), f"mode=1777{size}")
     yield from _masks()
+
+
+def _whole(around: Surroundings) -> Iterator[Step]:
+    """Mount proc and sysfs once more, with nothing on them, where /dev/shm will cover them.
+
+    mount_namespaces(7): who makes a user namespace may mount their own only while such ones are in the mount
+    namespace, though they are out of reach, and no more writable than those. So nobody in a sandbox of root's gets a
+    /proc/sys that is writable, which would be the machine's.
+    """
+    yield ("mount", "whole", "root/dev/shm", "tmpfs", int(_SAFE), "mode=0")
+    for name in ("proc", "sys"):
+        yield ("mkdir", f"root/dev/shm/{name}", 0o555)
+    yield ("proc", "root/dev/shm/proc", int(_SAFE if around.user_namespace else _SAFE | MountFlag.RDONLY))
+    yield from _sys(around, "root/dev/shm/sys")
 
 
 def _place(mount: Mount | Tmpfs) -> Step:

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 
+from pytest_sandbox_runtime.kernel.libc import SyscallError
 from pytest_sandbox_runtime.kernel.mounts import MountFlag, UmountFlag, mount, move_mount, open_tree, pivot_root, umount
 
 TYPE_CHECKING = False
@@ -41,6 +42,16 @@ def _copy(source: str, target: str) -> None:
         for name in os.listxattr(directory):
             if ".overlay." in name:
                 os.setxattr(target + directory[len(source) :], name, os.getxattr(directory, name))
+
+
+def mount_proc(target: str, flags: int) -> None:
+    """Mount a fresh proc, read-only where the kernel grants no other: in a sandbox that has no other itself."""
+    try:
+        mount("proc", target, "proc", flags)
+    except SyscallError as error:
+        if error.errno != errno.EPERM:
+            raise
+        mount("proc", target, "proc", flags | MountFlag.RDONLY)
 
 
 def _bind(source: str, target: str) -> None:
@@ -101,6 +112,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "mkdir": _mkdir,
     "copy": _copy,
     "mount": mount,
+    "proc": mount_proc,
     "bind": _bind,
     "bind-ro": _bind_read_only,
     "chdir": os.chdir,

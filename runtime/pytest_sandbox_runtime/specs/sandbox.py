@@ -126,7 +126,8 @@ class SandboxSpec:
     ``ports`` are published on this machine's loopback device: {80: 8080}, and {"53/udp": 5353} for UDP.
     ``extra_hosts`` are names with their addresses, for /etc/hosts; ``ulimits`` those of getrlimit(2) by their names,
     {"nofile": 1024} or with a soft and a hard one; ``cap_add`` capabilities beside the default ones, ``cap_drop`` those
-    of them that root is not to have, or "ALL".
+    of them that root is not to have, or "ALL". With ``nesting`` sandboxes can be made in it, and what else takes user
+    namespaces and mounts.
     Raises SpecError where a value cannot be right.
     """
 
@@ -149,6 +150,7 @@ class SandboxSpec:
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     shm_size: Any = None
+    nesting: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.image, Image):

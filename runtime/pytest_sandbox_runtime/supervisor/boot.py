@@ -103,6 +103,8 @@ def _build(job: dict[str, Any], directory: Directory, doing: list[Any]) -> None:
     sethostname(job["hostname"])
     doing[0] = "go to the sandbox's directory"
     os.chdir(directory.path)
+    # In a sandbox that nests, the proc that is mounted now may be read-only.
+    own = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     doing[0] = "make mounts private"
     mount("", "/", "", MountFlag.REC | MountFlag.PRIVATE)
     for step in job["plan"] if directory.is_mounted else job["stack"] + job["plan"]:
@@ -114,7 +116,8 @@ def _build(job: dict[str, Any], directory: Directory, doing: list[Any]) -> None:
         # Last, as proc(5) may be mounted only by the owner of the pid namespace, which is the run's user namespace.
         doing[0] = "take the user's identity"
         unshare(CloneFlag.NEWUSER)
-        map_one(job["identity"], (0, 0))
+        map_one(job["identity"], (0, 0), own)
+    os.close(own)
     for limit, soft, hard in job["ulimits"]:
         doing[0] = "set the limits of processes"
         _limit(limit, soft, hard)

@@ -176,6 +176,12 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
 }
 # glibc falls back from clone3 to clone on ENOSYS only; its flags are behind a pointer, where no filter can look.
 _OTHERWISE = {"clone": "clone", "clone3": "ENOSYS", "personality": "personality", "socket": "socket"}
+# What a sandbox is made with: most of what Docker grants with CAP_SYS_ADMIN, but here it takes a user namespace.
+_NESTING = {
+    **dict.fromkeys(("clone", "unshare"), "nest"),
+    **dict.fromkeys(("setns", "mount", "umount2", "pivot_root", "sethostname", "setdomainname"), "allow"),
+    **dict.fromkeys(("fsopen", "fsconfig", "fsmount", "fspick", "open_tree", "move_mount", "mount_setattr"), "allow"),
+}
 # Heard of by who watches, but where the address has the size of struct sockaddr_un: most of those on the machine.
 _CONNECT = {"x86_64": 42, "aarch64": 203}
 _UNIX_ADDRESS = 110
@@ -196,17 +202,19 @@ _ANSWERS = {
 # answer when one of those holds, the answer when none does.
 _CHECKS = {
     "clone": (_FIRST_ARGUMENT, _JUMP_ANY_BIT, (_CLONE_NAMESPACES,), "EPERM", "allow"),
+    # In a namespace of control groups of its own root could mount those of the machine, and write to them.
+    "nest": (_FIRST_ARGUMENT, _JUMP_ANY_BIT, (int(CloneFlag.NEWCGROUP),), "EPERM", "allow"),
     "connect": (_THIRD_ARGUMENT, _JUMP_EQUAL, (_UNIX_ADDRESS,), "allow", "tell"),
     "personality": (_FIRST_ARGUMENT, _JUMP_EQUAL, _PERSONALITIES, "allow", "EPERM"),
     "socket": (_FIRST_ARGUMENT, _JUMP_EQUAL, (_AF_ALG, _AF_VSOCK), "EPERM", "allow"),
 }
 
 
-def seccomp_program(machine: str = os.uname().machine, *, tells: bool = False) -> bytes:
+def seccomp_program(machine: str = os.uname().machine, *, tells: bool = False, nests: bool = False) -> bytes:
     """Return the filter for ``machine`` as classic BPF; UnsupportedError where its numbers are not known.
 
     Code of another architecture (32-bit programs) is killed by SIGSYS at its first system call. One that ``tells`` lets
-    connect(2) wait for who listens: see ``confine``.
+    connect(2) wait for who listens: see ``confine``. One that ``nests`` lets sandboxes be made, in user namespaces.
     """
     if machine not in _ARCHITECTURES:
         _refuse(machine)
@@ -215,7 +223,7 @@ def seccomp_program(machine: str = os.uname().machine, *, tells: bool = False) -
         (_JUMP_EQUAL, _ARCHITECTURES[machine], 2, "kill"),
         (_LOAD, _NUMBER, 3, 3),
     ]
-    _search(_ranges(machine, tells=tells), program)
+    _search(_ranges(machine, tells=tells, nests=nests), program)
     return _assemble(program, _append_answers(program))
 
 
@@ -227,9 +235,9 @@ def _refuse(machine: str) -> NoReturn:
     raise UnsupportedError(msg, hint=f"there is one for {' and '.join(_MACHINES)}")
 
 
-def _ranges(machine: str, *, tells: bool) -> list[Range]:
+def _ranges(machine: str, *, tells: bool, nests: bool) -> list[Range]:
     # Where each run of numbers with the same answer begins, so that a search finds a number in some seven steps.
-    answers = _answers(machine)
+    answers = _answers(machine, _OTHERWISE | _NESTING if nests else _OTHERWISE)
     if tells:
         answers[_CONNECT[machine]] = "connect"
     starts = {0: "allow", _NEWEST + 1: "ENOSYS"}
@@ -244,10 +252,10 @@ def _ranges(machine: str, *, tells: bool) -> list[Range]:
     return list(_without_repeats(sorted(starts.items())))
 
 
-def _answers(machine: str) -> dict[int, str]:
+def _answers(machine: str, otherwise: dict[str, str]) -> dict[int, str]:
     column = _MACHINES.index(machine)
     numbers = ((name, numbers[column]) for name, numbers in _DENIED.items())
-    return {number: _OTHERWISE.get(name, "EPERM") for name, number in numbers if number is not None}
+    return {number: otherwise.get(name, "EPERM") for name, number in numbers if number is not None}
 
 
 def _without_repeats(ranges: list[Range]) -> Iterator[Range]:

@@ -35,11 +35,15 @@ def map_identities(subids: str) -> None:
         map_one((0, 0), (uid, gid))
 
 
-def map_one(inside: tuple[int, int], outside: tuple[int, int]) -> None:
-    """Let one uid and one gid ``inside`` this process's new user namespace be those that are outside."""
-    write("/proc/self/setgroups", "deny")
-    for name, own, theirs in zip(("uid_map", "gid_map"), inside, outside):  # noqa: B905  two of each
-        write(f"/proc/self/{name}", f"{own} {theirs} 1")
+def map_one(inside: tuple[int, int], outside: tuple[int, int], own: int | None = None) -> None:
+    """Let one uid and one gid ``inside`` this process's new user namespace be those that are outside.
+
+    ``own`` is a descriptor of its directory in proc(5), for where /proc may be read-only.
+    """
+    directory = "/proc/self/" if own is None else ""
+    write(f"{directory}setgroups", "deny", own)
+    for name, mine, theirs in zip(("uid_map", "gid_map"), inside, outside):  # noqa: B905  two of each
+        write(f"{directory}{name}", f"{mine} {theirs} 1", own)
 
 
 def _map_all(pid: int, uid: int, gid: int, subids: list[str]) -> bool:

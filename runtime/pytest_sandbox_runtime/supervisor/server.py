@@ -16,7 +16,7 @@ from pytest_sandbox_runtime.kernel.light import signal, socket
 from pytest_sandbox_runtime.kernel.mounts import mount
 from pytest_sandbox_runtime.kernel.namespaces import CloneFlag, setns, unshare
 from pytest_sandbox_runtime.kernel.processes import block, signalfd
-from pytest_sandbox_runtime.network.namespaces import Namespaces
+from pytest_sandbox_runtime.network.namespaces import Namespaces, uncover_settings
 from pytest_sandbox_runtime.network.watch import Watch
 from pytest_sandbox_runtime.supervisor.boot import become_init
 from pytest_sandbox_runtime.supervisor.clients import Client, Sandbox
@@ -85,6 +85,7 @@ class Supervisor:
 
     def serve(self) -> int:
         """Serve until the first client has gone and everything is put away; returns the exit status."""
+        uncover_settings()
         mount("tmpfs", MEMORY, "tmpfs", 0, "mode=755")
         os.mkdir(LAYERS)
         os.mkdir(f"{MEMORY}/{SANDBOXES}")
