@@ -6,7 +6,7 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING
 
 from benchmarks.clock import times_of
-from benchmarks.suites import FORKING, PLAIN, WORKING, run_suite, times_of_suite, write_suite
+from benchmarks.suites import FORKING, PLAIN, WAITING, WORKING, run_suite, times_of_suite, write_suite
 from benchmarks.table import Row, milliseconds
 
 if TYPE_CHECKING:
@@ -48,15 +48,24 @@ def session(bench: Bench) -> Row:
 
 
 def workers(bench: Bench) -> Row:
-    """Two workers of pytest-xdist over one process, with every test inside, and 20 ms of work in each."""
-    where, tests = bench.where / "workers", bench.count(200, 50)
-    write_suite(where, WORKING, tests)
+    """Two workers of pytest-xdist over one process, with every test inside, and 20 ms of waiting in each."""
+    return _workers(bench, "waiting", WAITING)
+
+
+def busy_workers(bench: Bench) -> Row:
+    """The same with 20 ms of the processor's time in each: on two cores one process has most of both already."""
+    return _workers(bench, "working", WORKING)
+
+
+def _workers(bench: Bench, what: str, body: str) -> Row:
+    where, tests = bench.where / what, bench.count(500, 50)
+    write_suite(where, body, tests)
     one = min(times_of(lambda: run_suite(where, "--sandbox"), 2))
     two = min(times_of(lambda: run_suite(where, "--sandbox", "-n", "2"), 2))
     plain = min(times_of(lambda: run_suite(where, "-p", "no:sandbox"), 2))
     plain_two = min(times_of(lambda: run_suite(where, "-p", "no:sandbox", "-n", "2"), 2))
     return Row(
-        work=f"`-n 2` over one process, {tests} tests of 20 ms inside",
+        work=f"`-n 2` over one process, {tests} tests of 20 ms of {what} inside",
         measured=f"{one / two:.2f} x the throughput",
         beside=f"plain {plain / plain_two:.2f} x",
         must=">= 1.7 x",

@@ -63,6 +63,12 @@ def test_{}():
     while time.process_time() < end:
         pass
 """
+# As long for somebody else.
+WAITING = """
+def test_{}():
+    import time
+    time.sleep(0.02)
+"""
 FIXTURE = 'def test_{}(sandbox):\n    assert sandbox.run(["true"]).returncode == 0\n\n\n'
 
 

@@ -19,7 +19,7 @@ from benchmarks.building import (
 )
 from benchmarks.clock import times_of, times_of_command
 from benchmarks.footprint import footprint, private_memory
-from benchmarks.inside_works import inside, session, workers
+from benchmarks.inside_works import busy_workers, inside, session, workers
 from benchmarks.loading import make_archives, times_of_docker, times_of_ours
 from benchmarks.network_works import database, forwarded, networked, pair, redis
 from benchmarks.registries import (
@@ -303,7 +303,7 @@ def push(bench: Bench) -> Row:
 # What an ordinary user's sandboxes are made differently for.
 FOR_USERS = ("host_base", "engine_start")
 WORKS = (
-    *(fixture, command, host_base, crowd, churn, inside, session, workers, engine_start),
+    *(fixture, command, host_base, crowd, churn, inside, session, workers, busy_workers, engine_start),
     *(load, resolve, cached_build, cold_build, stacked),
     *(pull, push),
     *(pair, networked, redis, forwarded, database),
