@@ -36,17 +36,19 @@ def test_nothing_is_left():
     assert not os.path.exists(NEW)
 
 def test_driven(sandbox):
-    assert sandbox.run("hostname", check=True).stdout == "sandbox\\n"
+    # There is a volume below: it is a file beside that.
+    assert sandbox.read_text(__file__) == open(__file__).read()
+    assert sandbox.run("cat /suite/volume/file; hostname", check=True).stdout == "in a volume\\nsandbox\\n"
 """
-SANDBOXED = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--sandbox")
+SANDBOXED = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:asyncio", "--sandbox")
 DOCTOR = ("-m", "pytest", "--sandbox-doctor")
-PACKAGES = [Path(module.__file__ or "").parents[1] for module in (pytest_sandbox, pytest_sandbox_runtime)]
+PACKAGES = [module.__path__[0] for module in (pytest_sandbox, pytest_sandbox_runtime)]
 
 
 def mounts() -> list[str]:
     """Return what makes an empty container one that has what this process runs on."""
-    shown = {"/usr", sys.prefix, sys.base_prefix, *map(str, PACKAGES)}
-    return [word for path in sorted(shown) for word in ("-v", f"{path}:{path}:ro")]
+    shown = {"/usr", sys.prefix, sys.base_prefix, *PACKAGES}
+    return [f"--volume={path}:{path}:ro" for path in sorted(shown)]
 
 
 @pytest.fixture
@@ -61,6 +63,8 @@ def root(tmp_path: Path) -> Path:
     (root / "tmp").chmod(0o1777)
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "suite/test_it.py").write_text(SUITE)
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/file").write_text("in a volume\n")
     return root
 
 
@@ -73,13 +77,15 @@ def recipe(program: str) -> list[str]:
 class Container:
     """Starts the suite in containers of ``image``, an empty one but for it."""
 
-    def __init__(self, command: list[str], image: list[str], recipe: list[str]) -> None:
+    def __init__(self, command: list[str], image: list[str], recipe: list[str], volume: Path) -> None:
         self.recipe = recipe
+        self._volume = volume
         self._command = command
         self._image = image
 
     def run(self, *options: str, argv: Sequence[str] = SANDBOXED) -> subprocess.CompletedProcess[str]:
-        words = [*self._command, *options, "--rm", "--network=none", *mounts(), "-w", "/suite", *self._image]
+        volume = f"--volume={self._volume}:/suite/volume"
+        words = [*self._command, *options, "--rm", "--network=none", volume, *mounts(), "-w", "/suite", *self._image]
         return subprocess.run([*words, sys.executable, *argv], capture_output=True, text=True, check=False, timeout=120)
 
 
@@ -88,7 +94,7 @@ def docker(dockerd: Path, root: Path) -> Container:
     client = [str(shutil.which("docker", path=f"/usr/bin:{PATH}")), "--host", f"unix://{dockerd}"]
     packed = subprocess.run(["tar", "-C", str(root), "-c", "."], check=True, capture_output=True).stdout
     image = subprocess.run([*client, "import", "-"], input=packed, check=True, capture_output=True).stdout
-    return Container([*client, "run"], [image.decode().strip()], recipe("docker"))
+    return Container([*client, "run"], [image.decode().strip()], recipe("docker"), root.parent / "volume")
 
 
 @pytest.fixture
@@ -99,7 +105,7 @@ def podman(root: Path) -> Iterator[Container]:
         limits = ["--ulimit=nofile=4096:4096", "--ulimit=nproc=4096:4096"]
         # Apart, as it leaves mounts behind.
         command = ["unshare", "--mount", "podman", *storage, "run", *limits]
-        yield Container(command, ["--rootfs", str(root)], recipe("podman"))
+        yield Container(command, ["--rootfs", str(root)], recipe("podman"), root.parent / "volume")
 
 
 @pytest.fixture(

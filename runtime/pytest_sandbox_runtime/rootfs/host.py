@@ -51,6 +51,7 @@ _SYSTEM_SECRETS = (
 _FIRST_USER, _NOBODY = 1000, 65534
 # The file systems that hold files of this machine; the others are the kernel's own views, or cannot be a lower layer.
 _REAL = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "overlay", "nfs", "nfs4", "virtiofs", "9p"}
+_LARGEST_COPY = 16 << 20
 # Fresh in every sandbox, so neither copied nor looked into.
 OWN = ("/proc", "/sys", "/dev", "/run", "/tmp")
 
@@ -74,10 +75,11 @@ def host_tree(directory: str, seen: str, view: HostView, *, user_namespace: bool
     ``seen`` is where this process reaches ``directory``, which lies in the supervisor's mount namespace.
     """
     mounts = read_mounts()
-    prefixes = list(_cover("/", mounts)) if user_namespace else ["/", *_other_file_systems(mounts)]
+    shown = _shown_in_tmp((*view.show, *view.needed))
     if user_namespace:
-        prefixes.insert(0, "/")
-    prefixes += _shown_in_tmp((*view.show, *view.needed))
+        prefixes = ["/", *(path for top in ("/", *shown) for path in _cover(top, mounts))]
+    else:
+        prefixes = ["/", *_other_file_systems(mounts), *shown]
     hidden = list(_hidden(view))
     overlays = []
     for index, prefix in enumerate(prefixes):
@@ -113,7 +115,7 @@ def _fill(
 ) -> None:
     if prefix == "/":
         if alone:
-            _root_of_its_own(layer, prefixes)
+            _root_of_its_own(layer, prefixes, hidden)
         write_own_places(layer)
         write_fixed_files(
             layer,
@@ -144,7 +146,7 @@ def _writable_by_leave(prefix: str) -> Iterator[str]:
                 yield entry.name
 
 
-def _root_of_its_own(layer: ThinLayer, prefixes: list[str]) -> None:
+def _root_of_its_own(layer: ThinLayer, prefixes: list[str], hidden: list[str]) -> None:
     """Make what an ordinary user cannot have as a lower directory: the top level, and an /etc that is theirs."""
     with os.scandir("/") as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -153,6 +155,15 @@ def _root_of_its_own(layer: ThinLayer, prefixes: list[str]) -> None:
             elif entry.is_dir() and entry.path not in prefixes and entry.name != "etc":
                 layer.make_directory(entry.name)
     layer.copy("/etc", "etc")
+    # What has other file systems below it cannot be one either: its directories are layers each, and its files copies.
+    for path in sorted({above for prefix in prefixes for above in _above(prefix)} - {"/", *OWN}):
+        layer.copy_files(path, path[1:], hidden, _LARGEST_COPY)
+
+
+def _above(path: str) -> Iterator[str]:
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path
 
 
 def _write_shadow(layer: ThinLayer) -> None:
@@ -249,6 +260,9 @@ def _other_file_systems(mounts: dict[str, str]) -> list[str]:
 
 def _cover(directory: str, mounts: dict[str, str]) -> Iterator[str]:
     """Yield the directories that can each be a lower layer and that together hold what is below ``directory``."""
+    if directory != "/" and not any(_is_below(mount, directory) and mount != directory for mount in mounts):
+        yield directory
+        return
     with os.scandir(directory) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             path = entry.path
@@ -260,10 +274,7 @@ def _cover(directory: str, mounts: dict[str, str]) -> Iterator[str]:
                 continue
             if path in mounts and mounts[path] not in _REAL:
                 continue
-            if any(_is_below(mount, path) and mount != path for mount in mounts):
-                yield from _cover(path, mounts)
-            else:
-                yield path
+            yield from _cover(path, mounts)
 
 
 def _is_below(path: str, directory: str) -> bool:

@@ -11,8 +11,12 @@ import os
 import shutil
 import stat
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from pytest_sandbox_runtime.lowers import MergedTree
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 MACHINE_ID = "7465737473206d616368696e65206964"
 _MOUNT_POINTS = ("proc", "sys")
@@ -87,6 +91,19 @@ class ThinLayer:
             for entry in entries:
                 with suppress(OSError):
                     self._copy_entry(entry, os.path.join(name, entry.name))
+
+    def copy_files(self, source: str, name: str, left_out: Collection[str], largest: int) -> None:
+        """Give the directory ``name`` the files and links of the directory ``source`` that can be read.
+
+        But for those whose paths are ``left_out``, and those of more than ``largest`` bytes.
+        """
+        self.make_directory(name)
+        with os.scandir(source) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    is_file = entry.is_file(follow_symlinks=False) and entry.stat().st_size <= largest
+                    if (entry.is_symlink() or is_file) and entry.path not in left_out:
+                        self._copy_entry(entry, os.path.join(name, entry.name))
 
     def _copy_entry(self, entry: os.DirEntry[str], name: str) -> None:
         target = os.path.join(self.path, name)
