@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_sandbox_runtime.sandbox import Sandbox
 
 _RECORDER: pytest.StashKey[Recorder] = pytest.StashKey()
+_RUNS_IN = pytest.StashKey[object]()
 # What a plain run stops at.
 _ENDS_THE_RUN = (KeyboardInterrupt, pytest.exit.Exception)
 
@@ -210,10 +211,11 @@ def _live(session: pytest.Session, item: pytest.Item | None, following: pytest.I
 
 def _runs_in(item: pytest.Item) -> object:
     """Return what is the same of all tests of a unit; None of one that cannot run inside."""
-    if not marks.runs_inside(item) or marks.error_of(item):
-        return None
-    # A copy of the machine with other words is another machine.
-    return marks.unit_of(item), marks.spec_of(item), marks.python_of(item)
+    if _RUNS_IN not in item.stash:
+        can = marks.runs_inside(item) and not marks.error_of(item)
+        # A copy of the machine with other words is another machine.
+        item.stash[_RUNS_IN] = (marks.unit_of(item), marks.spec_of(item), marks.python_of(item)) if can else None
+    return item.stash[_RUNS_IN]
 
 
 class Units:
