@@ -63,7 +63,7 @@ def test_{}():
     while time.process_time() < end:
         pass
 """
-# As long for somebody else.
+# As long of waiting, as for a server: what is measured is what goes on beside it.
 WAITING = """
 def test_{}():
     import time

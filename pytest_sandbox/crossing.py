@@ -84,5 +84,5 @@ def _is_connected(value: Any) -> bool:
     try:
         return stat.S_ISSOCK(os.fstat(value.fileno()).st_mode)
     except Exception:
-        # No fileno, one that is closed, or one of a class that makes all there is up: a mock.
+        # Whatever a class of somebody else's raises: it has no fileno, is closed, or is a mock.
         return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import signal
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import dpkt
 import pytest
+
+from tests.runs import await_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,10 +173,7 @@ def test_a_test_inside_that_dies_is_kept_and_one_that_never_begins_is_not(run: R
 
 def test_what_a_killed_run_has_captured_is_there(run: Run, runs: Path) -> None:
     assert run(KILLED, "--sandbox-capture=failed").ret == -signal.SIGKILL
-    for lock in (runs.parent / "locks").glob("run-*"):
-        # It is free when all of the run have ended, and then it goes, too.
-        with contextlib.suppress(FileNotFoundError), lock.open() as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+    await_runs(runs.parent)
     (path,) = files_of(runs)
     assert words(path).startswith(b"word")
     # The next run removes the directory of this one.

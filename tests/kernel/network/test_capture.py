@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import signal
 import subprocess
@@ -25,6 +23,7 @@ from pytest_sandbox_runtime import (
     SandboxSpec,
     SpecError,
 )
+from tests.runs import await_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -276,10 +275,7 @@ def test_what_was_said_before_pytest_was_killed_is_in_the_file(tmp_path: Path, s
     program = TALK.replace("input()", "'last words'").replace("while", "if")
     argv = [sys.executable, "-c", KILLED, store, str(tmp_path / "own.pcap"), program]
     assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
-    for lock in Path(store, "locks").glob("run-*"):
-        # It is free when all of the run have ended, and then it goes, too.
-        with contextlib.suppress(FileNotFoundError), lock.open() as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+    await_runs(store)
     assert words(tmp_path / "own.pcap") == [b"last words"]
 
 
