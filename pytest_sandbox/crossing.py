@@ -29,9 +29,11 @@ _KINDS: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def note(session: pytest.Session) -> None:
+def note(session: Any) -> None:
     """Note, before the fork, which of the values that there are cannot be used in it."""
-    made = {one for item in session.items for one in _definitions(item) if one.cached_result is not None}
+    # Where nothing is set up there are none, and so many tests need not be asked.
+    items = session.items if session._setupstate.stack else ()
+    made = {one for item in items for one in _definitions(item) if one.cached_result is not None}
     why = {one: _why_stranded(one.cached_result[0]) for one in made if one.cached_result is not None}
     session.config.stash[_STRANDED] = {one: reason for one, reason in why.items() if reason}
 

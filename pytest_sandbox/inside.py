@@ -287,10 +287,10 @@ class Units:
         from pytest_sandbox_runtime.errors import SandboxError
 
         __tracebackhide__ = True
-        unit, runs_in = marks.unit_of(item), _runs_in(item)
-        others = (one for one in self._session.items if marks.unit_of(one) == unit and _runs_in(one) == runs_in)
+        is_alone, runs_in = marks.unit_of(item) is item, _runs_in(item)
+        tests = [item] if is_alone else [one for one in self._session.items if _runs_in(one) == runs_in]
         try:
-            return foreign.start(item, sandbox, [item] if unit is item else list(others))
+            return foreign.start(item, sandbox, tests)
         except SandboxError as error:
             fixtures.give_up(item.config, error)
 
